@@ -1,0 +1,236 @@
+"""Controller half of ``app_release``: pack the code, send it only when the host does not have it yet."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import gzip
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+GIT_TIMEOUT_SECONDS = 300
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sitekeeper" / "sources"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tree of code on the controller, ready to be packed."""
+
+    root: Path
+    label: str
+    commit: str = ""
+
+
+def excluded(relative: str, patterns: Sequence[str]) -> bool:
+    """Tell whether a path, or a directory above it, matches one of the shell patterns."""
+    parts = Path(relative).parts
+    return any(fnmatch.fnmatch(part, pattern) for part in parts for pattern in patterns) or any(
+        fnmatch.fnmatch(relative, pattern) for pattern in patterns
+    )
+
+
+def tree(root: Path, patterns: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """Yield relative name and path of each file and link below root, sorted, without what is excluded."""
+    for directory, names, files in os.walk(root):
+        here = Path(directory)
+        relative = here.relative_to(root)
+        links = [name for name in names if (here / name).is_symlink()]
+        names[:] = sorted(n for n in names if n not in links and not excluded(str(relative / n), patterns))
+        for name in sorted([*files, *links]):
+            if not excluded(str(relative / name), patterns):
+                yield str(relative / name), here / name
+
+
+def digest(root: Path, patterns: Sequence[str] = ()) -> str:
+    """Return a SHA-256 over names, executable bits and contents, but not over times or owners."""
+    total = hashlib.sha256()
+    for name, path in tree(root, patterns):
+        if path.is_symlink():
+            kind, content = "l", str(path.readlink()).encode()
+        elif path.is_file():
+            kind, content = ("x" if os.access(path, os.X_OK) else "f"), path.read_bytes()
+        else:
+            raise ValueError(f"{path} is neither a file, a directory nor a link")
+        total.update(f"{kind} {name}\0".encode() + hashlib.sha256(content).digest())
+    return total.hexdigest()
+
+
+def pack(root: Path, patterns: Sequence[str], target: Path) -> None:
+    """Write a .tar.gz of the tree.
+
+    Modification times are kept: Flask builds the ETag of a static file from time and size, and a time that were
+    the same in every release would let browsers keep an old file.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as out:
+        try:
+            with (
+                gzip.GzipFile(fileobj=out, mode="wb", compresslevel=6, mtime=0) as zipped,
+                tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
+            ):
+                for name, path in tree(root, patterns):
+                    info = tar.gettarinfo(str(path), arcname=name)
+                    info.uid = info.gid = 0
+                    info.uname = info.gname = "root"
+                    info.mode = 0o755 if info.mode & 0o100 else 0o644
+                    if info.isreg():
+                        with path.open("rb") as content:
+                            tar.addfile(info, content)
+                    else:
+                        tar.addfile(info)
+            Path(out.name).rename(target)
+        except BaseException:
+            Path(out.name).unlink(missing_ok=True)
+            raise
+
+
+def unpack(archive: Path, into: Path) -> Path:
+    """Unpack a .tar.* or .zip archive and return the directory that holds the code.
+
+    An archive with a single directory at its top, as release archives have, stands for that directory.
+
+    Raises:
+        ValueError: it is no archive, or an entry would land outside.
+    """
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as zipped:
+            for name in zipped.namelist():
+                if Path(name).is_absolute() or ".." in Path(name).parts:
+                    raise ValueError(f"entry {name!r} would land outside the archive's directory")
+            zipped.extractall(into)
+    elif tarfile.is_tarfile(archive):
+        with tarfile.open(archive) as tar:
+            tar.extractall(into, filter="data")
+    else:
+        raise ValueError("it is neither a tar nor a zip archive")
+    top = list(into.iterdir())
+    return top[0] if len(top) == 1 and top[0].is_dir() else into
+
+
+def git(*words: str, cwd: Path | None = None) -> str:
+    """Run git without prompts and within a time limit; return what it prints.
+
+    Raises:
+        ValueError: with git's last words.
+    """
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:ssh:file:git"}
+    try:
+        done = subprocess.run(
+            ["git", *words],
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=GIT_TIMEOUT_SECONDS,
+            check=True,
+        )
+    except FileNotFoundError as error:
+        raise ValueError("git is not installed on the controller: apt-get install git") from error
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"git did not finish within {GIT_TIMEOUT_SECONDS} s") from error
+    except subprocess.CalledProcessError as error:
+        raise ValueError((error.stderr or "git failed").strip().splitlines()[-1]) from error
+    return done.stdout.strip()
+
+
+@contextlib.contextmanager
+def opened(kind: str, source: str, version: str, checksum: str) -> Iterator[Source]:
+    """Give the code of a source as a directory on the controller, for as long as the block runs.
+
+    Args:
+        kind: ``directory``, ``git`` or ``archive``.
+        source: path, or URL for git.
+        version: git branch, tag or commit; a label for the others.
+        checksum: SHA-256 that an archive must have; empty for any.
+
+    Raises:
+        ValueError: it cannot be had; the message says what to do.
+    """
+    path = Path(source).expanduser()
+    with tempfile.TemporaryDirectory(prefix="sitekeeper-") as scratch:
+        if kind == "directory":
+            if not path.is_dir():
+                raise ValueError(f"there is no directory {path} on the controller")
+            yield Source(path, version or "code")
+        elif kind == "archive":
+            if not path.is_file():
+                raise ValueError(f"there is no file {path} on the controller")
+            if checksum and hashlib.sha256(path.read_bytes()).hexdigest() != checksum.removeprefix("sha256:"):
+                raise ValueError(f"{path} does not have the SHA-256 of app_source_checksum")
+            inside = Path(scratch, "code")
+            inside.mkdir()
+            yield Source(unpack(path, inside), version or "archive")
+        else:
+            clone = Path(scratch, "clone")
+            git("clone", "--quiet", "--no-checkout", "--", source, str(clone))
+            commit = ""
+            for name in (f"origin/{version}", version) if version else ("HEAD",):
+                with contextlib.suppress(ValueError):
+                    commit = git(
+                        "rev-parse",
+                        "--verify",
+                        "--quiet",
+                        "--end-of-options",
+                        f"{name}^{{commit}}",
+                        cwd=clone,
+                    )
+                    break
+            if not commit:
+                raise ValueError(f"the repository has no branch, tag or commit named {version}")
+            git("checkout", "--quiet", "--detach", commit, cwd=clone)
+            git("submodule", "--quiet", "update", "--init", "--recursive", cwd=clone)
+            shutil.rmtree(clone / ".git")
+            yield Source(clone, commit[:12], commit)
+
+
+class ActionModule(ActionBase):
+    """Pack the code, ask the host whether it has it, send it if not."""
+
+    TRANSFERS_FILES = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the action; see the module ``app_release`` for its options."""
+        super().run(tmp, task_vars)
+        options = dict(self._task.args)
+        kind, where = options.pop("source_type"), options.pop("source")
+        version, checksum = options.pop("version", "") or "", options.pop("checksum", "") or ""
+        if kind == "host_path":
+            return self._on_host({**options, "host_path": where, "label": version or "code"}, task_vars)
+        try:
+            with opened(kind, where, version, checksum) as source:
+                leave_out = options.get("exclude", [])
+                # Shared paths are data: they may seed the host once, but their changes make no new release.
+                sum_of_code = digest(source.root, [*leave_out, *options.get("shared", [])])
+                archive = CACHE / f"{sum_of_code}.tar.gz"
+                if not archive.exists():
+                    pack(source.root, leave_out, archive)
+        except (ValueError, OSError, tarfile.TarError) as error:
+            raise AnsibleActionFail(f"the code cannot be had from app_source ({kind}): {error}") from error
+        about = {**options, "digest": sum_of_code, "label": source.label, "commit": source.commit}
+        result = self._on_host(about, task_vars)
+        if not result.get("need_archive") or self._task.check_mode:
+            return result
+        # Only now a directory on the host: most runs deploy nothing.
+        self._make_tmp_path()
+        try:
+            remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "code.tar.gz")
+            self._transfer_file(str(archive), remote)
+            return self._on_host({**about, "archive": remote}, task_vars)
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+
+    def _on_host(self, options: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        return self._execute_module(module_name="app_release", module_args=options, task_vars=task_vars)

@@ -1,0 +1,24 @@
+"""Filters about the inventory as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def site_shares_machine(hostvars: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Tell whether two entries of the inventory are the same machine: same address and same ssh port.
+
+    Args:
+        hostvars: Ansible's ``hostvars``.
+    """
+    machines = [(host.get("ansible_host", name), host.get("ansible_port", 22)) for name, host in hostvars.items()]
+    return len(set(machines)) < len(machines)
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {"site_shares_machine": site_shares_machine}

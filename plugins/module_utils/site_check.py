@@ -1,0 +1,361 @@
+"""Find everything that is wrong with the settings of a site, at once, on the controller.
+
+`problems_of` is pure: it takes the values of one host (and of the other hosts, to compare) and returns a list of
+`Problem`; `report` makes the text that an operator reads. A value is only ever shown when it is not a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from plugins.module_utils.site_rules import (
+    RULES,
+    as_whole,
+    environment_faults,
+    is_git_url,
+    is_host_path,
+    parse_size,
+)
+
+PREFIXES = ("app_", "service_", "host_", "ngrok_", "logrotate_", "monitor_")
+# Settings without a role's specification, or before it: checked here by rule or by relation.
+ALSO_KNOWN = frozenset(RULES) | {"app_source", "app_environment", "app_secrets"}
+ENVIRONMENTS = ("app_environment", "app_secrets")
+
+_SECRET_NAME = re.compile(r"token|secret|passw|authtoken|credential|api_?key|private_key|auth_url|webhook", re.I)
+_CREDENTIALS_IN_URL = re.compile(r"://[^/\s]*@|[?&][A-Za-z_]*(token|key|secret|pass)[A-Za-z_]*=", re.I)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029]")
+_INVISIBLE = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+_ARCHIVE_URL = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/%+-]+")
+_LONGEST_TEXT = 4096
+_LONGEST_SHOWN = 60
+_DEEPEST = 8
+# The probes of one monitor run come one after the other, and cron starts the next run after 60 seconds.
+_MONITOR_PROBES = 3
+_MONITOR_RUN_SECONDS = 50
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that has to be put right: the setting's name and what is wrong, as the end of a sentence."""
+
+    name: str
+    fault: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one host.
+
+    Attributes:
+        host: the inventory's name of it.
+        address: where it is reached, to see that two names are one machine.
+        values: variable -> evaluated value.
+        failures: variable -> why it could not be evaluated (undefined, vault, template).
+        aliases: variable -> the variable whose value it takes as it is, so that one mistake is told once.
+    """
+
+    host: str
+    address: str
+    values: Mapping[str, object]
+    failures: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+
+Spec = Mapping[str, Mapping[str, object]]
+
+
+def load_specs(roles: Iterable[Path]) -> dict[str, dict[str, object]]:
+    """Read the options of `main` in meta/argument_specs.yml of all roles in these directories.
+
+    Raises:
+        ValueError: a file is not what Ansible documents; names the file.
+    """
+    options: dict[str, dict[str, object]] = {}
+    for directory in roles:
+        for path in sorted(directory.glob("*/meta/argument_specs.yml")):
+            try:
+                loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+                main = (loaded.get("argument_specs") or {}).get("main") or {}
+                for name, option in (main.get("options") or {}).items():
+                    options[str(name)] = {**option, "role": path.parent.parent.name}
+            except (yaml.YAMLError, AttributeError, TypeError, UnicodeDecodeError) as error:
+                raise ValueError(f"{path} cannot be read as argument specifications: {error}") from error
+    return options
+
+
+def spec_defaults(specs: Spec) -> dict[str, object]:
+    """Return the literal defaults of a specification: what the roles use where nothing is set."""
+    return {
+        name: option["default"]
+        for name, option in specs.items()
+        if "default" in option and "{{" not in str(option["default"])
+    }
+
+
+def is_secret(name: str, specs: Spec) -> bool:
+    """Tell whether a value must never be shown: by its name, or because its specification says no_log."""
+    return bool(_SECRET_NAME.search(name)) or specs.get(name, {}).get("no_log") is True
+
+
+def shown(name: str, value: object, specs: Spec) -> str:
+    """Describe a value in one short line of ASCII, without giving a secret away."""
+    if is_secret(name, specs) or (isinstance(value, str) and _CREDENTIALS_IN_URL.search(value)):
+        return "is not usable (its value is a secret and is not shown)"
+    if isinstance(value, str):
+        quoted = json.dumps(value[:_LONGEST_SHOWN])
+        return f"is {quoted}" + (f"... ({len(value)} characters)" if len(value) > _LONGEST_SHOWN else "")
+    if isinstance(value, (Mapping, list, tuple)):
+        return "is a mapping" if isinstance(value, Mapping) else f"is a list of {len(value)}"
+    if value is None or isinstance(value, bool):
+        return "is null" if value is None else f"is {str(value).lower()} (a boolean)"
+    return f"is {value!s:.{_LONGEST_SHOWN}}"
+
+
+def text_fault(value: object, depth: int = 0) -> str | None:
+    """Return why a string, or one inside of a list or mapping, can never be written to a configuration file."""
+    if isinstance(value, str):
+        faults = (
+            (
+                value.lstrip().startswith("$ANSIBLE_VAULT"),
+                "is vault text that nothing has decrypted: give the password, or put !vault before it",
+            ),
+            (
+                len(value) > _LONGEST_TEXT,
+                f"has {len(value)} characters: at most {_LONGEST_TEXT} are allowed",
+            ),
+            (
+                _CONTROL.search(value),
+                "has a line break or another control character in it: write it on one line",
+            ),
+            (_INVISIBLE.search(value), "has invisible or direction-changing characters in it: type it anew"),
+            ("{{" in value or "{%" in value, "has an unevaluated template in it: write the value itself"),
+        )
+        return next((fault for bad, fault in faults if bad), None)
+    if depth > _DEEPEST:
+        return "is nested too deeply"
+    items: Iterable[object] = ()
+    if isinstance(value, Mapping):
+        items = [part for pair in value.items() for part in pair]
+    elif isinstance(value, (list, tuple)):
+        items = value
+    return next((fault for item in items if (fault := text_fault(item, depth + 1))), None)
+
+
+def type_fault(value: object, option: Mapping[str, object]) -> str | None:
+    """Return what type is wanted when a value is of another; stricter than Ansible's own conversion.
+
+    A boolean is not a number, a number is not a string, a list is not a string. Decimal digits in a string are a
+    number, because that is what `-e key=value` makes of one.
+    """
+    wanted = option.get("type", "str")
+    choices = option.get("choices")
+    fault: str | None = None
+    if value is None:
+        fault = (
+            None
+            if "default" in option and option["default"] is None
+            else "a value (remove the line to get the default)"
+        )
+    elif wanted in ("str", "path"):
+        fault = None if isinstance(value, str) else 'a string: put it in quotes, for example "1.10"'
+    elif wanted == "int":
+        fault = None if as_whole(value) is not None else "a whole number in decimal digits"
+    elif wanted == "float":
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        digits = isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", value) is not None
+        fault = None if number or digits else "a number"
+    elif wanted == "bool":
+        fault = None if isinstance(value, bool) else "true or false (on the command line: -e '{\"NAME\": true}')"
+    elif wanted == "list":
+        fault = None if isinstance(value, (list, tuple)) else "a list, for example [one, two]"
+    elif wanted == "dict":
+        fault = None if isinstance(value, Mapping) else "names and values, for example {one: two}"
+    if fault is None and value is not None and isinstance(choices, Sequence) and value not in choices:
+        fault = "one of " + ", ".join(str(choice) for choice in choices)
+    return fault
+
+
+def nested_faults(name: str, value: object, option: Mapping[str, object]) -> list[Problem]:
+    """Check the elements of a list and the keys of a mapping as far as their specification says."""
+    found: list[Problem] = []
+    inner = option.get("options")
+    if isinstance(value, (list, tuple)) and option.get("elements"):
+        element = {"type": option["elements"], "options": inner}
+        for index, item in enumerate(value):
+            where = f"{name}[{index}]"
+            if wanted := type_fault(item, element):
+                found.append(Problem(where, f"must be {wanted}"))
+            else:
+                found += nested_faults(where, item, element)
+    elif isinstance(value, Mapping) and isinstance(inner, Mapping):
+        for key, item in value.items():
+            where = f"{name}.{key}"
+            if key not in inner:
+                found.append(Problem(where, f"is not known; known are {', '.join(sorted(inner))}"))
+            elif wanted := type_fault(item, inner[key]):
+                found.append(Problem(where, f"must be {wanted}"))
+            else:
+                found += nested_faults(where, item, inner[key])
+        missing = [key for key, sub in inner.items() if sub.get("required") is True and key not in value]
+        found += [Problem(f"{name}.{key}", "is not set and has no default") for key in missing]
+    return found
+
+
+def value_problems(name: str, value: object, specs: Spec) -> list[Problem]:
+    """Check one value: characters, then type, then the form that this variable must have."""
+    fault = text_fault(value)
+    rule, option = RULES.get(name), specs.get(name)
+    found: list[Problem] = []
+    if fault:
+        advice = f", for example {rule.example}" if rule else ""
+        found = [Problem(name, fault + advice)]
+    elif rule:
+        if not rule.accepts(value):
+            must = f"must be {rule.allowed}, for example {rule.example}"
+            found = [Problem(name, f"{shown(name, value, specs)}: {must}")]
+    elif name in ENVIRONMENTS:
+        found = [Problem(name, problem) for problem in environment_faults(value)]
+    elif option is not None:
+        if wanted := type_fault(value, option):
+            default = option.get("default")
+            example = f", for example {json.dumps(default)}" if default not in (None, "", [], {}) else ""
+            must = f"must be {wanted.replace('NAME', name)}{example}"
+            found = [Problem(name, f"{shown(name, value, specs)}: {must}")]
+        else:
+            found = nested_faults(name, value, option)
+    return found
+
+
+def unknown_problems(names: Iterable[str], known: Iterable[str]) -> list[Problem]:
+    """Report variables that look like settings of the roles but that no role knows."""
+    known = sorted(known)
+    found: list[Problem] = []
+    for name in sorted(set(names) - set(known)):
+        if name.startswith(PREFIXES):
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            hint = f", did you mean {close[0]}?" if close else ": no role reads it"
+            found.append(Problem(name, f"unknown variable {name}{hint}"))
+    return found
+
+
+def source_problems(values: Mapping[str, object], base: Path) -> list[Problem]:
+    """Check that the app's code can be fetched from where it is said to be; `base` is where relative paths start."""
+    kind, source, version = (values.get(key) for key in ("app_source_type", "app_source", "app_version"))
+    if kind not in ("directory", "git", "archive", "host_path") or source is None:
+        return []
+
+    wanted: str | None = None
+    found: list[Problem] = []
+    if not isinstance(source, str) or not source or source.startswith("-"):
+        wanted = f"where the code is, as app_source_type {kind} needs it"
+    elif kind == "directory" and not (base / Path(source).expanduser()).is_dir():
+        wanted = "a directory on this machine, for example examples/currents (nothing is there)"
+    elif kind == "host_path" and not is_host_path(source):
+        wanted = "an absolute path on the host, not one of the system's, for example /home/ubuntu/currents"
+    elif kind == "archive" and not _ARCHIVE_URL.fullmatch(source) and not (base / Path(source).expanduser()).is_file():
+        wanted = "an https:// address or a file on this machine, for example build/currents.tar.gz"
+    elif kind == "git" and not is_git_url(source):
+        wanted = "an https:// or ssh address without a password, for example https://example.org/me/app.git"
+    if wanted:
+        found.append(Problem("app_source", f"{shown('app_source', source, {})}: must be {wanted}"))
+    if kind == "git" and version == "":
+        found.append(Problem("app_version", "is empty: a git source needs a tag or a commit, such as v1.4.0"))
+    return found
+
+
+def relation_problems(values: Mapping[str, object]) -> list[Problem]:
+    """Check what two values must be to one another; values that are wrong by themselves are left out."""
+    found: list[Problem] = []
+    high, most = (parse_size(values.get(f"service_memory_{key}")) for key in ("high", "max"))
+    if high and most and high > most:
+        fault = f"is {values['service_memory_high']}, more than service_memory_max {values['service_memory_max']}"
+        found.append(Problem("service_memory_high", f"{fault}: must be less, for example 80% of it"))
+    graceful = as_whole(values.get("app_graceful_timeout_seconds"))
+    stop = as_whole(values.get("service_stop_timeout_seconds"))
+    if graceful is not None and stop is not None and graceful >= stop:
+        fault = f"is {graceful}: must be less than service_stop_timeout_seconds ({stop}), or requests are cut off"
+        found.append(Problem("app_graceful_timeout_seconds", fault))
+    probe = as_whole(values.get("monitor_timeout_seconds"))
+    if probe is not None and probe * _MONITOR_PROBES >= _MONITOR_RUN_SECONDS:
+        longest = (_MONITOR_RUN_SECONDS - 1) // _MONITOR_PROBES
+        fault = f"is {probe}: {_MONITOR_PROBES} probes must end within {_MONITOR_RUN_SECONDS} s, so at most {longest}"
+        found.append(Problem("monitor_timeout_seconds", fault))
+    token, domain = values.get("ngrok_authtoken"), values.get("ngrok_domain")
+    if token and domain == "":
+        found.append(Problem("ngrok_domain", "is empty but ngrok_authtoken is set: give the domain of your account"))
+    if domain and token == "":
+        found.append(
+            Problem("ngrok_authtoken", "is empty but ngrok_domain is set (is the vault loaded?): set both or none")
+        )
+    environment, secrets = (values.get(key) for key in ENVIRONMENTS)
+    if isinstance(environment, Mapping) and isinstance(secrets, Mapping):
+        both = sorted(str(name) for name in set(environment) & set(secrets))
+        found += [Problem("app_environment", f"sets {name}, which app_secrets sets too") for name in both]
+    return found
+
+
+def neighbour_problems(mine: Settings, others: Iterable[Settings]) -> list[Problem]:
+    """Compare with the inventory's other entries: two sites on one machine share no name and no port."""
+    found: list[Problem] = []
+    for other in others:
+        if other.host == mine.host:
+            continue
+        if other.address == mine.address:
+            for name in ("app_name", "app_port"):
+                value = mine.values.get(name)
+                if value is not None and str(value) == str(other.values.get(name)):
+                    fault = f"is {value} on {mine.host} and on {other.host}, which are one machine ({mine.address})"
+                    found.append(Problem(name, f"{fault}: each site needs its own"))
+        domain = mine.values.get("ngrok_domain")
+        if domain and domain == other.values.get("ngrok_domain"):
+            fault = f"is {domain} on {mine.host} and on {other.host}: a domain leads to one site"
+            found.append(Problem("ngrok_domain", fault))
+    return found
+
+
+def problems_of(
+    mine: Settings, others: Iterable[Settings], specs: Spec, base: Path, required_of: Iterable[str] = ()
+) -> list[Problem]:
+    """Return everything that is wrong with the settings of one host, each setting's own faults first.
+
+    Args:
+        mine: the host's settings.
+        others: the settings of all hosts of the inventory; its own entry is skipped.
+        specs: options by variable name, from `load_specs`.
+        base: the directory at which relative paths of the controller start.
+        required_of: roles whose required variables must be set.
+    """
+    roles = set(required_of)
+    own: list[Problem] = []
+    for name in sorted(set(mine.values) | set(mine.failures)):
+        if name not in mine.aliases:
+            if name in mine.failures:
+                own.append(Problem(name, mine.failures[name]))
+            elif name.startswith(PREFIXES) or name in specs:
+                own += value_problems(name, mine.values[name], specs)
+    for name, option in sorted(specs.items()):
+        absent = name not in mine.values and name not in mine.failures
+        if absent and option.get("required") is True and option["role"] in roles:
+            own.append(Problem(name, f"is not set: role {option['role']} needs it"))
+    own += unknown_problems([*mine.values, *mine.failures], [*ALSO_KNOWN, *specs])
+    bad = {re.split(r"[.\[]", problem.name)[0] for problem in own}
+    complete = {**spec_defaults(specs), **mine.values}
+    sound = {name: value for name, value in complete.items() if name not in bad}
+    own += source_problems(sound, base) + relation_problems(sound)
+    return own + neighbour_problems(Settings(mine.host, mine.address, sound), others)
+
+
+def report(host: str, problems: Sequence[Problem]) -> str:
+    """Make the message for the operator: a headline and one aligned line for each problem."""
+    count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+    width = max(len(problem.name) for problem in problems)
+    rows = [f"  {problem.name:<{width}}  {problem.fault}" for problem in problems]
+    return "\n".join([f"{count} in the settings of {host}; nothing was touched:", *rows])

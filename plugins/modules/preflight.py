@@ -1,0 +1,328 @@
+#!/usr/bin/python
+"""Ansible module: see whether a host can carry the site, before anything is changed on it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = """
+module: preflight
+short_description: Looks whether a host can carry the site
+description:
+  - Reads, and changes nothing. Everything that stands in the way is reported at once.
+  - Returns a few facts, so that the roles need not gather any.
+options:
+  name: {description: The app's name; also its user and its units., type: str, required: true}
+  port: {description: The port that the app's socket takes., type: int, required: true}
+  memory_max: {description: The most memory that the app may use; for example 1G., type: str, required: true}
+  disk_free_min: {description: What must be free on the disks of /srv and /var., type: str, default: 1G}
+"""
+
+RETURN = """
+ansible_facts:
+  description: C(site_host) with os, version, codename, architecture, systemd_version, python_version, mem_total_bytes.
+  returned: always
+  type: dict
+"""
+
+import os
+import platform
+import pwd
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+SUPPORTED = {"ubuntu": ("22.04", "24.04", "26.04"), "debian": ("12", "13")}
+MACHINES_64_BIT = frozenset({"x86_64", "aarch64", "ppc64le", "s390x", "riscv64"})
+# What the system itself needs beside the app.
+SYSTEM_MEMORY_BYTES = 192 * 1024**2
+FIRST_LOGIN_UID = 1000
+NO_LOGIN_SHELLS = ("nologin", "false", "sync")
+_LISTEN = "0A"
+_UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A process that listens on a TCP port; `cgroup` is the path below which systemd accounts it."""
+
+    pid: int
+    user: str
+    command: str
+    cgroup: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the site asks of the host. Sizes are in bytes."""
+
+    name: str
+    port: int
+    memory_max: int
+    disk_free_min: int
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What the host is like.
+
+    Attributes:
+        init: name of process 1.
+        controllers: the controllers of the unified control groups, None where there are none.
+        os_id, os_version: ID and VERSION_ID of os-release.
+        machine: as `uname -m` says.
+        uid: of this process.
+        mem_total: bytes.
+        disk_free: directory -> bytes that are free on its disk.
+        listeners: who listens on the wanted port; a pid of 0 is a process that could not be found.
+        login: uid and shell of an existing user with the app's name.
+    """
+
+    init: str
+    controllers: frozenset[str] | None
+    os_id: str
+    os_version: str
+    machine: str
+    uid: int
+    mem_total: int
+    disk_free: Mapping[str, int]
+    listeners: tuple[Listener, ...]
+    login: tuple[int, str] | None
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as "800M".
+
+    Raises:
+        ValueError: it is not one.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,14})([KMGT]?)", text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a size such as 800M or 1G")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def mebibytes(number: int) -> str:
+    """Return a number of bytes as "512M"."""
+    return f"{number // 1024**2}M"
+
+
+def listening_inodes(table: str, port: int) -> set[int]:
+    """Return the inodes of the sockets that listen on a port, from the text of /proc/net/tcp or tcp6.
+
+    Fields: proc(5); the local address ends with the port in hexadecimal, state 0A is LISTEN, field 9 the inode.
+    """
+    found = set()
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 9 and fields[3] == _LISTEN and int(fields[1].rsplit(":", 1)[1], 16) == port:
+            found.add(int(fields[9]))
+    return found
+
+
+def parse_os_release(text: str) -> dict[str, str]:
+    """Return the assignments of an os-release file, without their quotes."""
+    pairs = (line.split("=", 1) for line in text.splitlines() if re.match(r"[A-Z_]+=", line))
+    return {key: value.strip().strip("\"'") for key, value in pairs}
+
+
+def belongs_to_site(listener: Listener, name: str) -> bool:
+    """Tell whether a listener is the site's own.
+
+    That is systemd itself, which holds sockets for services, or a process in the service's control group.
+    """
+    own_group = f"/system.slice/{name}.service"
+    return listener.pid == 1 or listener.cgroup == own_group or listener.cgroup.startswith(own_group + "/")
+
+
+def port_problems(wanted: Wanted, observed: Observed) -> list[tuple[str, str]]:
+    """Name the strangers that listen on the site's port."""
+    found = []
+    for one in observed.listeners:
+        if not belongs_to_site(one, wanted.name):
+            who = f"process {one.pid} of user {one.user} ({one.command})" if one.pid else "an unknown process"
+            advice = "stop it, or choose another app_port"
+            if one.cgroup.endswith(".service"):
+                unit = one.cgroup.rsplit("/", 1)[1]
+                advice = f"stop it with 'sudo systemctl disable --now {unit}', or choose another app_port"
+            found.append(("app_port", f"{wanted.port} is taken by {who}: {advice}"))
+    return found
+
+
+def problems_of(wanted: Wanted, observed: Observed) -> list[tuple[str, str]]:
+    """Return everything that stands in the way, as (what it is about, what is wrong and what to do)."""
+    found = []
+    if observed.uid != 0:
+        found.append(("sudo", "does not give root: add 'become: true', or --ask-become-pass if sudo asks for one"))
+    versions = SUPPORTED.get(observed.os_id)
+    if versions is None or observed.os_version not in versions:
+        have = f"{observed.os_id or 'unknown'} {observed.os_version}".strip()
+        known = "; ".join(f"{name} {', '.join(numbers)}" for name, numbers in SUPPORTED.items())
+        found.append(("system", f"is {have}: supported are {known}"))
+    if observed.machine not in MACHINES_64_BIT:
+        found.append(("machine", f"is {observed.machine}: a 64-bit one is needed"))
+    if observed.init != "systemd":
+        found.append(("init", f"process 1 is {observed.init}: systemd is needed, so a real or virtual machine"))
+    if observed.controllers is None:
+        fault = "are not unified (version 2): remove systemd.unified_cgroup_hierarchy=0 from the kernel's options"
+        found.append(("cgroups", f"{fault}, or no memory limit holds"))
+    elif "memory" not in observed.controllers:
+        found.append(("cgroups", "lack the memory controller: remove cgroup_disable=memory from the kernel's options"))
+    if observed.mem_total and wanted.memory_max + SYSTEM_MEMORY_BYTES > observed.mem_total:
+        fault = (
+            f"is {mebibytes(wanted.memory_max)}, but the host has {mebibytes(observed.mem_total)}, of which the "
+            f"system needs {mebibytes(SYSTEM_MEMORY_BYTES)}"
+        )
+        most = mebibytes(max(0, observed.mem_total - SYSTEM_MEMORY_BYTES))
+        found.append(("service_memory_max", f"{fault}: must be at most {most}"))
+    for directory, free in observed.disk_free.items():
+        if free < wanted.disk_free_min:
+            fault = f"has {mebibytes(free)} free, {mebibytes(wanted.disk_free_min)} are needed: make room on its disk"
+            found.append((directory, fault))
+    if observed.login is not None:
+        uid, shell = observed.login
+        if uid >= FIRST_LOGIN_UID and not shell.endswith(NO_LOGIN_SHELLS):
+            fault = f"{wanted.name} is a person's login (uid {uid}, {shell}), which is not taken over"
+            found.append(("app_name", f"{fault}: choose another name"))
+    return found + port_problems(wanted, observed)
+
+
+def report(host: str, problems: list[tuple[str, str]]) -> str:
+    """Make the message for the operator: a headline and one aligned line for each problem."""
+    count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+    width = max(len(about) for about, _ in problems)
+    rows = [f"  {about:<{width}}  {fault}" for about, fault in problems]
+    return "\n".join([f"{count} on the host {host}; nothing was changed:", *rows])
+
+
+def read(path: str) -> str:
+    """Return the text of a file, or nothing where it is missing or has just gone with its process."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def holders(inodes: set[int]) -> set[int]:
+    """Return the processes that hold one of these sockets."""
+    links = {f"socket:[{inode}]" for inode in inodes}
+    found = set()
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                if any(str(handle.readlink()) in links for handle in (process / "fd").iterdir()):
+                    found.add(int(process.name))
+            except OSError:
+                continue  # the process has ended, or a handle of it was closed meanwhile
+    return found
+
+
+def describe(pid: int) -> Listener:
+    """Look up who a process is."""
+    try:
+        uid = Path(f"/proc/{pid}").stat().st_uid
+    except OSError:
+        return Listener(0, "", "", "")
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    # Only the program and its first two arguments: later ones may be secrets.
+    words = read(f"/proc/{pid}/cmdline").split("\0")[:3]
+    command = " ".join(word for word in words if word)[:80] or read(f"/proc/{pid}/comm").strip()
+    cgroup = read(f"/proc/{pid}/cgroup").strip().rsplit("::", 1)[-1]
+    return Listener(pid, user, command, cgroup)
+
+
+def listeners_on(port: int) -> tuple[Listener, ...]:
+    """Return who listens on a TCP port."""
+    inodes = listening_inodes(read("/proc/net/tcp"), port) | listening_inodes(read("/proc/net/tcp6"), port)
+    if not inodes:
+        return ()
+    pids = holders(inodes)
+    # A socket of the site is held by systemd and by its service at once; both are found and both are its own.
+    return tuple(describe(pid) for pid in sorted(pids)) or (Listener(0, "", "", ""),)
+
+
+def free_bytes(directory: str) -> int:
+    """Return what is free for root's services on the disk of a directory."""
+    space = os.statvfs(directory)
+    return space.f_bavail * space.f_frsize
+
+
+def login_of(name: str) -> tuple[int, str] | None:
+    """Return uid and shell of a user, or None."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return entry.pw_uid, entry.pw_shell
+
+
+def observe(wanted: Wanted) -> tuple[Observed, dict[str, Any]]:
+    """Read the host; return what is judged, and the facts for the roles."""
+    release = parse_os_release(read("/etc/os-release"))
+    memory = re.search(r"^MemTotal:\s+(\d+) kB", read("/proc/meminfo"), re.MULTILINE)
+    controllers = Path("/sys/fs/cgroup/cgroup.controllers")
+    observed = Observed(
+        init=read("/proc/1/comm").strip(),
+        controllers=frozenset(read(str(controllers)).split()) if controllers.exists() else None,
+        os_id=release.get("ID", ""),
+        os_version=release.get("VERSION_ID", ""),
+        machine=platform.machine(),
+        uid=os.geteuid(),
+        mem_total=int(memory[1]) * 1024 if memory else 0,
+        disk_free={path: free_bytes(path) for path in ("/srv", "/var") if Path(path).is_dir()},
+        listeners=listeners_on(wanted.port),
+        login=login_of(wanted.name),
+    )
+    facts = {
+        "os": observed.os_id,
+        "version": observed.os_version,
+        "codename": release.get("VERSION_CODENAME", ""),
+        "architecture": observed.machine,
+        "mem_total_bytes": observed.mem_total,
+        "python_version": platform.python_version(),
+        "hostname": platform.node(),
+    }
+    return observed, facts
+
+
+def systemd_version(output: str) -> int:
+    """Return the number in the first line of `systemctl --version`, 0 where there is none."""
+    match = re.match(r"systemd (\d+)", output)
+    return int(match[1]) if match else 0
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "port": {"type": "int", "required": True},
+            "memory_max": {"type": "str", "required": True},
+            "disk_free_min": {"type": "str", "default": "1G"},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    try:
+        memory_max, disk_free_min = parse_size(options["memory_max"]), parse_size(options["disk_free_min"])
+    except ValueError as error:
+        module.fail_json(msg=str(error))
+    wanted = Wanted(options["name"], options["port"], memory_max, disk_free_min)
+    observed, facts = observe(wanted)
+    systemctl = module.get_bin_path("systemctl")
+    version = module.run_command([systemctl, "--version"])[1] if systemctl else ""
+    facts["systemd_version"] = systemd_version(version)
+    returned = {"changed": False, "ansible_facts": {"site_host": facts}}
+    problems = problems_of(wanted, observed)
+    if problems:
+        module.fail_json(msg=report(facts["hostname"], problems), **returned)
+    module.exit_json(**returned)
+
+
+if __name__ == "__main__":
+    main()
