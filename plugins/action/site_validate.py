@@ -28,8 +28,10 @@ from plugins.module_utils.site_check import (
     spec_defaults,
 )
 
-_ALIAS = re.compile(r"\s*\{\{\s*([a-z][a-z0-9_]*)\s*\}\}\s*")
+_TEMPLATE = re.compile(r"\{[{%](.*?)[}%]\}", re.DOTALL)
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COMPARED = ("app_name", "app_port", "ngrok_domain")
+_RETURNED = ("app_name", "app_port", "service_memory_max")
 
 
 def plain(value: Any) -> Any:
@@ -41,10 +43,15 @@ def plain(value: Any) -> Any:
     return value
 
 
-def alias_of(raw: object) -> str | None:
-    """Return the one variable whose value `raw` takes unchanged, such as in `service_port: "{{ app_port }}"`."""
-    match = _ALIAS.fullmatch(raw) if isinstance(raw, str) else None
-    return match[1] if match else None
+def names_in(raw: object) -> frozenset[str]:
+    """Return the words inside of all templates of a value, such as app_port in `service_port: "{{ app_port }}"`."""
+    if isinstance(raw, (list, tuple)):
+        return frozenset().union(*(names_in(item) for item in raw))
+    if isinstance(raw, Mapping):
+        return frozenset().union(*(names_in(item) for item in raw.values()))
+    if not isinstance(raw, str):
+        return frozenset()
+    return frozenset(word for part in _TEMPLATE.findall(raw) for word in _NAME.findall(part))
 
 
 class ActionModule(ActionBase):
@@ -67,10 +74,13 @@ class ActionModule(ActionBase):
         except ValueError as error:
             return {**result, "failed": True, "msg": str(error)}
         mine = self._settings(variables, specs)
-        others = self._others(variables, mine)
+        others = self._others(variables, mine, specs)
         roles = self._task.args.get("roles") or []
         problems = problems_of(mine, others, specs, _REPOSITORY, roles)
         result["changed"] = False
+        # For the next play, where the defaults of the roles are not known.
+        complete = {**spec_defaults(specs), **mine.values}
+        result["settings"] = {name: complete[name] for name in _RETURNED if name in complete}
         if problems:
             result["failed"] = True
             result["msg"] = report(mine.host, problems)
@@ -90,18 +100,18 @@ class ActionModule(ActionBase):
                 first = str(error).strip().splitlines()[0]
                 reason = "" if is_secret(name, specs) else f": {first}"
                 failures[name] = f"cannot be evaluated (vault password? undefined variable?){reason}"
-        aliases = {name: other for name in names if (other := alias_of(variables[name])) and other in names}
+        made_from = {name: names_in(variables[name]) & set(names) - {name} for name in names}
         host = str(variables.get("inventory_hostname", ""))
-        return Settings(host, self._address(variables, host), values, failures, aliases)
+        return Settings(host, self._address(variables, host), values, failures, made_from)
 
-    def _others(self, variables: dict[str, Any], mine: Settings) -> list[Settings]:
+    def _others(self, variables: dict[str, Any], mine: Settings, specs: Spec) -> list[Settings]:
         """Read of the other hosts what two sites may not share; what cannot be read is that host's own problem."""
-        found = []
+        found, defaults = [], spec_defaults(specs)
         for host in variables.get("ansible_play_hosts_all", []):
             if host == mine.host:
                 continue
             theirs = variables["hostvars"][host]
-            values = {}
+            values = {name: defaults[name] for name in _COMPARED if name in defaults}
             for name in _COMPARED:
                 try:
                     values[name] = theirs[name]

@@ -62,9 +62,9 @@ class CallbackModule(DefaultCallback):
         self._task_begin = 0.0
         self._task: Any = None
         self._restarts: list[tuple[str, str, str, str]] = []
-        self._summaries: dict[str, list[tuple[object, object]]] = {}
+        self._summaries: dict[str, dict[str, str]] = {}
         self._retried: set[tuple[str, str]] = set()
-        self._implicit_hosts: set[str] = set()
+        self._skipped_controller: set[str] = set()
         self._progress_shown = False
 
     # Output
@@ -156,8 +156,6 @@ class CallbackModule(DefaultCallback):
     def _note(self, result: Any, failed: bool = False) -> None:
         """Count a result, and collect what it says about restarts and for the summary."""
         data, host = result.result, result.host.get_name()
-        if result.host.implicit:
-            self._implicit_hosts.add(host)
         if self._stretch is not None:
             self._stretch.failed += failed
             self._stretch.tasks += not failed
@@ -168,7 +166,8 @@ class CallbackModule(DefaultCallback):
         for one in results_in(data):
             rows = one.get("summary")
             if isinstance(rows, list) and all(isinstance(row, (list, tuple)) and len(row) == 2 for row in rows):
-                self._summaries.setdefault(host, []).extend((row[0], row[1]) for row in rows)
+                # A later task may say the same again; the first place and the last value count.
+                self._summaries.setdefault(host, {}).update((str(label), str(value)) for label, value in rows)
 
     # Events of the run
 
@@ -212,7 +211,7 @@ class CallbackModule(DefaultCallback):
         if key not in self._retried:
             self._retried.add(key)
             tries = result.result.get("retries", "?")
-            self._say(f"waiting: [{self.host_label(result)}] {result.task_name} (up to {tries} tries)")
+            self._say(f"waiting: [{self.host_label(result)}] {result.task.get_name().strip()} (up to {tries} tries)")
 
     # Results
 
@@ -286,6 +285,8 @@ class CallbackModule(DefaultCallback):
 
     def v2_runner_on_skipped(self, result: Any) -> None:
         """Keep quiet about skipped tasks."""
+        if result.host.implicit:
+            self._skipped_controller.add(result.host.get_name())
         if not self._quiet:
             super().v2_runner_on_skipped(result)
 
@@ -314,7 +315,7 @@ class CallbackModule(DefaultCallback):
         self._print_restarts()
         for host, pairs in self._summaries.items():
             self._say(f"\n{host}")
-            for line in table((f"  {label}", value) for label, value in pairs):
+            for line in table((f"  {label}", value) for label, value in pairs.items()):
                 self._say(line)
         self._print_recap(stats)
 
@@ -330,8 +331,8 @@ class CallbackModule(DefaultCallback):
     def _print_recap(self, stats: Any) -> None:
         totals = {host: stats.summarize(host) for host in sorted(stats.processed)}
         # The controller itself takes part in the check for an empty inventory; that is nobody's host.
-        for host in self._implicit_hosts:
-            if host in totals and not any(totals[host][key] for key in ("changed", "failures", "unreachable")):
+        for host in self._skipped_controller:
+            if host in totals and not any(n for key, n in totals[host].items() if key != "skipped"):
                 del totals[host]
         self._say("")
         for host, total in totals.items():

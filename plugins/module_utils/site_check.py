@@ -15,19 +15,22 @@ from pathlib import Path
 
 import yaml
 
-from plugins.module_utils.site_rules import (
-    RULES,
+from plugins.module_utils.site_forms import (
     as_whole,
     environment_faults,
     is_git_url,
     is_host_path,
     parse_size,
 )
+from plugins.module_utils.site_rules import RULES
 
 PREFIXES = ("app_", "service_", "host_", "ngrok_", "logrotate_", "monitor_")
 # Settings without a role's specification, or before it: checked here by rule or by relation.
 ALSO_KNOWN = frozenset(RULES) | {"app_source", "app_environment", "app_secrets"}
 ENVIRONMENTS = ("app_environment", "app_secrets")
+
+# Both read plain data only; libyaml's is several times as fast, and this is done once for each host.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _SECRET_NAME = re.compile(r"token|secret|passw|authtoken|credential|api_?key|private_key|auth_url|webhook", re.I)
 _CREDENTIALS_IN_URL = re.compile(r"://[^/\s]*@|[?&][A-Za-z_]*(token|key|secret|pass)[A-Za-z_]*=", re.I)
@@ -37,9 +40,6 @@ _ARCHIVE_URL = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/%
 _LONGEST_TEXT = 4096
 _LONGEST_SHOWN = 60
 _DEEPEST = 8
-# The probes of one monitor run come one after the other, and cron starts the next run after 60 seconds.
-_MONITOR_PROBES = 3
-_MONITOR_RUN_SECONDS = 50
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class Settings:
         address: where it is reached, to see that two names are one machine.
         values: variable -> evaluated value.
         failures: variable -> why it could not be evaluated (undefined, vault, template).
-        aliases: variable -> the variable whose value it takes as it is, so that one mistake is told once.
+        made_from: variable -> the settings in its template, so that one mistake is told once, at its origin.
     """
 
     host: str
     address: str
     values: Mapping[str, object]
     failures: Mapping[str, str] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    made_from: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 Spec = Mapping[str, Mapping[str, object]]
@@ -82,7 +82,7 @@ def load_specs(roles: Iterable[Path]) -> dict[str, dict[str, object]]:
     for directory in roles:
         for path in sorted(directory.glob("*/meta/argument_specs.yml")):
             try:
-                loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+                loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
                 main = (loaded.get("argument_specs") or {}).get("main") or {}
                 for name, option in (main.get("options") or {}).items():
                     options[str(name)] = {**option, "role": path.parent.parent.name}
@@ -234,14 +234,24 @@ def value_problems(name: str, value: object, specs: Spec) -> list[Problem]:
     return found
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant; of two equally near ones that with the same letters."""
+
+    def nearness(other: str) -> tuple[float, bool]:
+        return difflib.SequenceMatcher(None, name, other).ratio(), sorted(name) == sorted(other)
+
+    best = max(known, key=nearness, default=None)
+    return best if best is not None and nearness(best)[0] > 0.7 else None
+
+
 def unknown_problems(names: Iterable[str], known: Iterable[str]) -> list[Problem]:
     """Report variables that look like settings of the roles but that no role knows."""
     known = sorted(known)
     found: list[Problem] = []
     for name in sorted(set(names) - set(known)):
         if name.startswith(PREFIXES):
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-            hint = f", did you mean {close[0]}?" if close else ": no role reads it"
+            meant = nearest(name, known)
+            hint = f", did you mean {meant}?" if meant else ": no role reads it"
             found.append(Problem(name, f"unknown variable {name}{hint}"))
     return found
 
@@ -255,7 +265,7 @@ def source_problems(values: Mapping[str, object], base: Path) -> list[Problem]:
     wanted: str | None = None
     found: list[Problem] = []
     if not isinstance(source, str) or not source or source.startswith("-"):
-        wanted = f"where the code is, as app_source_type {kind} needs it"
+        wanted = f"where the code is, for app_source_type {kind}; for example examples/currents for a directory"
     elif kind == "directory" and not (base / Path(source).expanduser()).is_dir():
         wanted = "a directory on this machine, for example examples/currents (nothing is there)"
     elif kind == "host_path" and not is_host_path(source):
@@ -283,11 +293,6 @@ def relation_problems(values: Mapping[str, object]) -> list[Problem]:
     if graceful is not None and stop is not None and graceful >= stop:
         fault = f"is {graceful}: must be less than service_stop_timeout_seconds ({stop}), or requests are cut off"
         found.append(Problem("app_graceful_timeout_seconds", fault))
-    probe = as_whole(values.get("monitor_timeout_seconds"))
-    if probe is not None and probe * _MONITOR_PROBES >= _MONITOR_RUN_SECONDS:
-        longest = (_MONITOR_RUN_SECONDS - 1) // _MONITOR_PROBES
-        fault = f"is {probe}: {_MONITOR_PROBES} probes must end within {_MONITOR_RUN_SECONDS} s, so at most {longest}"
-        found.append(Problem("monitor_timeout_seconds", fault))
     token, domain = values.get("ngrok_authtoken"), values.get("ngrok_domain")
     if token and domain == "":
         found.append(Problem("ngrok_domain", "is empty but ngrok_authtoken is set: give the domain of your account"))
@@ -321,6 +326,11 @@ def neighbour_problems(mine: Settings, others: Iterable[Settings]) -> list[Probl
     return found
 
 
+def _root(problem: Problem) -> str:
+    """Return the variable in which a problem lies: "a" for "a[0].b"."""
+    return re.split(r"[.\[]", problem.name)[0]
+
+
 def problems_of(
     mine: Settings, others: Iterable[Settings], specs: Spec, base: Path, required_of: Iterable[str] = ()
 ) -> list[Problem]:
@@ -335,18 +345,21 @@ def problems_of(
     """
     roles = set(required_of)
     own: list[Problem] = []
-    for name in sorted(set(mine.values) | set(mine.failures)):
-        if name not in mine.aliases:
-            if name in mine.failures:
-                own.append(Problem(name, mine.failures[name]))
-            elif name.startswith(PREFIXES) or name in specs:
-                own += value_problems(name, mine.values[name], specs)
+    for name, value in sorted(mine.values.items()):
+        if name.startswith(PREFIXES) or name in specs:
+            own += value_problems(name, value, specs)
+    bad = {_root(problem) for problem in own} | set(mine.failures)
+    own = [one for one in own if not mine.made_from.get(_root(one), frozenset()) & bad - {_root(one)}]
+    failed = set(mine.failures)
+    # Where templates go round in a circle, all of it is shown.
+    origins = {name for name in failed if not mine.made_from.get(name, frozenset()) & failed - {name}} or failed
+    own += [Problem(name, mine.failures[name]) for name in sorted(origins)]
     for name, option in sorted(specs.items()):
         absent = name not in mine.values and name not in mine.failures
         if absent and option.get("required") is True and option["role"] in roles:
             own.append(Problem(name, f"is not set: role {option['role']} needs it"))
     own += unknown_problems([*mine.values, *mine.failures], [*ALSO_KNOWN, *specs])
-    bad = {re.split(r"[.\[]", problem.name)[0] for problem in own}
+    bad |= {_root(problem) for problem in own}
     complete = {**spec_defaults(specs), **mine.values}
     sound = {name: value for name, value in complete.items() if name not in bad}
     own += source_problems(sound, base) + relation_problems(sound)

@@ -1,248 +1,32 @@
 """What the value of each main variable may look like.
 
-One table, `RULES`: variable name -> rule (what accepts a value, the allowed form in words, an example).
-The checks look at one value at a time and never at the host; relations between variables are in `site_check`.
-Only the controller uses this file. Patterns are applied with `fullmatch`: `$` lets a trailing newline pass.
+One table, `RULES`: variable name -> rule (what accepts a value, the allowed form in words, an example). Relations
+between variables are in `site_check`.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
-import sys
-import zoneinfo
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-
-Check = Callable[[object], bool]
-
-_SIZE = re.compile(r"([1-9][0-9]{0,14})([KMGT]?)")
-_WHOLE = re.compile(r"0|[1-9][0-9]{0,14}")
-_HOST_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_MODULE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*(\(\))?")
-_GIT_URL = re.compile(
-    r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]+"
-    r"|ssh://[a-z_][a-z0-9_-]*@[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]+"
-    r"|[a-z_][a-z0-9_-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[A-Za-z0-9._~/][A-Za-z0-9._~/-]*"
+from plugins.module_utils.site_forms import (
+    RESERVED_PORTS,
+    Rule,
+    decimal_rule,
+    is_address,
+    is_host_path,
+    is_hostname,
+    is_module,
+    is_relative_paths,
+    is_site_name,
+    is_timezone,
+    is_token,
+    is_user_name,
+    is_version,
+    list_of,
+    number_rule,
+    path_rule,
+    size_rule,
+    text,
+    whole,
 )
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
-_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-
-MIB = 1024**2
-UNITS = {"": 1, "K": 1024, "M": MIB, "G": 1024**3, "T": 1024**4}
-
-# Ports of the machinery around the app: ssh, and the page on which the ngrok agent shows its traffic.
-RESERVED_PORTS = frozenset({22, 4040})
-
-# Users and services that a base system of Debian or Ubuntu has, and those that the roles make themselves.
-_SYSTEM_NAMES = """
-root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody sshd ssh
-messagebus syslog dbus cron crond polkitd tss uuidd tcpdump landscape pollinate ubuntu debian admin adm sudo
-staff users shadow systemd systemd-network systemd-resolve systemd-timesync systemd-journald systemd-logind
-ngrok sitectl logrotate rsyslog nginx apache2 mysql postgres postgresql redis docker containerd
-"""
-RESERVED_NAMES = frozenset(_SYSTEM_NAMES.split())
-
-# Variables that change which code runs, or that systemd and gunicorn use between themselves.
-_DENIED_NAMES = """
-PATH IFS ENV BASH_ENV SHELL SHELLOPTS PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONINSPECT VIRTUAL_ENV
-GUNICORN_CMD_ARGS NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID LISTEN_FDS LISTEN_PID LISTEN_FDNAMES
-"""
-DENIED_ENVIRONMENT = frozenset(_DENIED_NAMES.split())
-
-# Nothing of an app may be put there, nor be read from there.
-_SYSTEM_DIRECTORIES = "bin boot dev etc lib lib32 lib64 proc root run sbin sys usr"
-SYSTEM_DIRECTORIES = frozenset(_SYSTEM_DIRECTORIES.split())
-
-PLACEHOLDERS = frozenset({"changeme", "change_me", "change-me", "todo", "secret", "token", "xxx", "none", "null"})
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How one variable is checked and explained.
-
-    Attributes:
-        accepts: true for a value that may be used.
-        allowed: completes "must be ...".
-        example: a value that is accepted, as it is written in YAML.
-    """
-
-    accepts: Check
-    allowed: str
-    example: str
-
-
-def as_whole(value: object) -> int | None:
-    """Return a whole number given as one, or as the decimal digits that `-e key=value` makes of it."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, str) and _WHOLE.fullmatch(value):
-        return int(value)
-    return None
-
-
-def parse_size(value: object) -> int | None:
-    """Return the bytes of a size such as "800M" (powers of 1024, as in systemd), or None if it is none."""
-    if isinstance(value, bool):
-        return None
-    text = str(value) if isinstance(value, int) else value
-    if not isinstance(text, str):
-        return None
-    match = _SIZE.fullmatch(text)
-    return int(match[1]) * UNITS[match[2]] if match else None
-
-
-def whole(low: int, high: int, but_not: Collection[int] = ()) -> Check:
-    """Accept whole numbers from `low` to `high`, except those of `but_not`."""
-
-    def check(value: object) -> bool:
-        number = as_whole(value)
-        return number is not None and low <= number <= high and number not in but_not
-
-    return check
-
-
-def number_rule(low: int, high: int, example: int, unit: str = "") -> Rule:
-    """Make the rule for a whole number in a range."""
-    of = f" of {unit}" if unit else ""
-    return Rule(whole(low, high), f"a whole number{of} from {low} to {high}", str(example))
-
-
-def size_rule(least: str, example: str, zero: str = "") -> Rule:
-    """Make the rule for a size of at least `least`; `zero` says what "0" means where it is allowed."""
-    least_bytes = parse_size(least) or 0
-
-    def check(value: object) -> bool:
-        if zero and as_whole(value) == 0:
-            return True
-        number = parse_size(value)
-        return number is not None and number >= least_bytes
-
-    or_zero = f" (or 0: {zero})" if zero else ""
-    return Rule(check, f"a size such as 800M or 1G, at least {least}{or_zero}", example)
-
-
-def text(pattern: str, longest: int = 255) -> Check:
-    """Accept strings of at most `longest` characters that match all of `pattern`."""
-    compiled = re.compile(pattern)
-    return lambda value: isinstance(value, str) and len(value) <= longest and compiled.fullmatch(value) is not None
-
-
-def is_site_name(value: object) -> bool:
-    """Accept a name that can be a Unix user, a unit, a directory and a file of /etc/cron.d at once."""
-    return (
-        isinstance(value, str)
-        and re.fullmatch(r"[a-z]([a-z0-9-]{0,29}[a-z0-9])?", value) is not None
-        and value not in RESERVED_NAMES
-    )
-
-
-def is_user_name(value: object) -> bool:
-    """Accept the name of a Unix user that no base system has."""
-    return (
-        isinstance(value, str)
-        and re.fullmatch(r"[a-z_]([a-z0-9_-]{0,29}[a-z0-9_])?", value) is not None
-        and value not in RESERVED_NAMES
-    )
-
-
-def is_module(value: object) -> bool:
-    """Accept `package.module:callable` and `package.module:factory()`, unless the module is Python's own."""
-    if not isinstance(value, str) or len(value) > 255:
-        return False
-    match = _MODULE.fullmatch(value)
-    return match is not None and match[1] not in sys.stdlib_module_names
-
-
-def is_address(value: object) -> bool:
-    """Accept an IPv4 or IPv6 address to listen on."""
-    if not isinstance(value, str):
-        return False
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return False
-    return "%" not in value
-
-
-def is_hostname(value: object) -> bool:
-    """Accept a bare host name with at least one dot (RFC 1123); no scheme, port or path."""
-    if not isinstance(value, str) or len(value) > 253:
-        return False
-    labels = value.split(".")
-    return (
-        len(labels) > 1
-        and all(_HOST_LABEL.fullmatch(label) is not None for label in labels)
-        and not labels[-1].isdigit()
-    )
-
-
-def is_timezone(value: object) -> bool:
-    """Accept a name of the time zone database; only its form is checked where the controller has none."""
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}", value):
-        return False
-    known = zoneinfo.available_timezones()
-    return value in known if known else True
-
-
-def is_token(value: object) -> bool:
-    """Accept a token, or nothing; a placeholder and anything with a blank in it is neither."""
-    return isinstance(value, str) and (
-        value == "" or (re.fullmatch(r"[A-Za-z0-9_.-]{8,200}", value) is not None and value.lower() not in PLACEHOLDERS)
-    )
-
-
-def is_host_path(value: object) -> bool:
-    """Accept an absolute path on the host, of plain characters, that is not the system's."""
-    if not isinstance(value, str) or len(value) > 255 or not re.fullmatch(r"/[A-Za-z0-9._/-]+", value):
-        return False
-    parts = [part for part in value.split("/") if part]
-    return bool(parts) and ".." not in parts and "." not in parts and parts[0] not in SYSTEM_DIRECTORIES
-
-
-def is_relative_paths(value: object) -> bool:
-    """Accept a list of paths below the code: relative, of plain characters, without `..`."""
-    return isinstance(value, list) and all(
-        isinstance(item, str)
-        and re.fullmatch(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*/?", item) is not None
-        and not {".", ".."} & set(item.split("/"))
-        for item in value
-    )
-
-
-def is_git_url(value: object) -> bool:
-    """Accept https and ssh forms without a password in them.
-
-    `ext::`, `file:` and a leading `-` would make git run commands or read the controller's files.
-    """
-    return isinstance(value, str) and len(value) <= 512 and _GIT_URL.fullmatch(value) is not None
-
-
-def is_version(value: object) -> bool:
-    """Accept the name of a version (tag, branch, commit), or nothing."""
-    return isinstance(value, str) and (
-        value == "" or (_VERSION.fullmatch(value) is not None and ".." not in value and not value.endswith((".", "/")))
-    )
-
-
-def environment_faults(value: object) -> list[str]:
-    """Return what is wrong with a mapping of environment variables, naming keys and never values."""
-    if not isinstance(value, Mapping):
-        return ["must be names and values, for example {LOG_LEVEL: info}"]
-    faults: list[str] = []
-    for name, content in value.items():
-        if not isinstance(name, str) or not _ENVIRONMENT_NAME.fullmatch(name):
-            faults.append(f"{name!a} is not a name: use letters, digits and _, for example LOG_LEVEL")
-        elif name in DENIED_ENVIRONMENT or name.startswith("LD_"):
-            faults.append(f"{name} may not be set: it changes how the service itself is run")
-        elif isinstance(content, (bool, float)):
-            faults.append(f'the value of {name} must be a string: put it in quotes, for example "1.10"')
-        elif not isinstance(content, (str, int)):
-            faults.append(f"the value of {name} must be a string")
-    return faults
-
 
 PORT = Rule(
     whole(1024, 65535, RESERVED_PORTS),
@@ -254,40 +38,77 @@ NAME = Rule(
     "1 to 31 lower-case letters, digits and inner hyphens, a letter first, and no name of the system itself",
     "currents",
 )
+USER = Rule(is_user_name, "the name of a Unix user that is not the system's", "currents")
+ADDRESS = Rule(is_address, "an IP address of the host", "0.0.0.0")
+HEALTH_PATH = Rule(
+    text(r"/[A-Za-z0-9._~/-]*", 200), "a path that starts with /, without ? and without a host", "/health"
+)
+UNIT = Rule(text(r"[A-Za-z0-9_@-][A-Za-z0-9_@.-]{0,99}"), "the name of a systemd unit", "currents")
+CHECKSUM = Rule(text(r"(sha256:)?[0-9A-Fa-f]{64}|"), "a SHA-256 checksum of 64 hexadecimal digits", '"9f86d0..."')
+RELEASES = path_rule("/srv", "/opt", "/var/www")
+DATA = path_rule("/var/lib", "/srv")
+LOGS = path_rule("/var/log")
+CONFIG = path_rule("/etc")
 SECONDS = "seconds"
+_URL = r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~/%+-]*)?"
 
 RULES: dict[str, Rule] = {
     "app_name": NAME,
+    "app_user": USER,
     "app_source_type": Rule(
         lambda value: value in ("directory", "git", "archive", "host_path"),
         "one of directory, git, archive, host_path",
         "git",
     ),
     "app_version": Rule(is_version, "a tag, a branch or a commit, not starting with a hyphen", "v1.4.0"),
+    "app_source_checksum": CHECKSUM,
     "app_module": Rule(
-        is_module,
-        "MODULE:CALLABLE of your own code, or MODULE:FACTORY()",
-        '"app:app" or "shop.web:create_app()"',
+        is_module, "MODULE:CALLABLE of your own code, or MODULE:FACTORY()", '"app:app" or "shop.web:create_app()"'
     ),
     "app_port": PORT,
-    "app_bind_address": Rule(is_address, "an IP address of the host", "0.0.0.0"),
-    "app_health_path": Rule(
-        text(r"/[A-Za-z0-9._~/-]*", 200), "a path that starts with /, without ? and without a host", "/health"
-    ),
+    "app_bind_address": ADDRESS,
+    "app_health_path": HEALTH_PATH,
     "app_workers": number_rule(1, 64, 4),
     "app_threads": number_rule(1, 64, 4),
     "app_timeout_seconds": number_rule(5, 300, 30, SECONDS),
     "app_graceful_timeout_seconds": number_rule(1, 300, 30, SECONDS),
+    "app_max_requests": number_rule(0, 1_000_000, 2000),
+    "app_max_requests_jitter": number_rule(0, 1_000_000, 500),
+    "app_python": Rule(
+        text(r"(/[A-Za-z0-9._/-]+/)?python3(\.[0-9]{1,2})?"), "a Python of the host", "python3 or python3.12"
+    ),
     "app_gunicorn_version": Rule(text(r"[0-9]{1,4}(\.[0-9]{1,4}){1,2}"), "an exact version", '"27.0.1"'),
+    "app_index_url": Rule(
+        text(_URL + "|"), "an https:// address without a password", "https://pypi.example.org/simple"
+    ),
     "app_shared_paths": Rule(is_relative_paths, "a list of paths below the code, without ..", "[uploads, currents.db]"),
     "app_keep_releases": number_rule(2, 20, 5),
+    "app_root": RELEASES,
+    "app_data_dir": DATA,
+    "app_log_dir": LOGS,
+    "app_runtime_dir": path_rule("/run"),
+    "app_config_dir": CONFIG,
     "service_name": NAME,
-    "service_user": Rule(is_user_name, "the name of a Unix user that is not the system's", "currents"),
+    "service_user": USER,
+    "service_address": ADDRESS,
+    "service_port": PORT,
+    "service_release_dir": RELEASES,
+    "service_config_dir": CONFIG,
+    "service_health_path": HEALTH_PATH,
+    "service_health_timeout_seconds": number_rule(1, 600, 60, SECONDS),
     "service_memory_high": size_rule("64M", "800M"),
     "service_memory_max": size_rule("64M", "1G"),
+    "service_tasks_max": number_rule(16, 65536, 256),
+    "service_open_files_max": number_rule(1024, 1_048_576, 65536),
+    "service_restart_delay_seconds": number_rule(1, 300, 1, SECONDS),
+    "service_start_timeout_seconds": number_rule(5, 600, 60, SECONDS),
     "service_stop_timeout_seconds": number_rule(5, 600, 35, SECONDS),
+    "host_user": USER,
+    "host_user_home": path_rule("/var/lib", "/srv", "/home"),
+    "host_packages": Rule(list_of(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+:~-]+)?"), "a list of package names", "[libpq5]"),
     "host_timezone": Rule(is_timezone, "a name of the time zone database", "Europe/Vienna"),
     "host_swap_size": size_rule("64M", "1G", zero="no swap"),
+    "host_swap_file": Rule(is_host_path, "an absolute path that is not one of the system's", "/swapfile"),
     "host_journal_max_size": size_rule("16M", "500M"),
     "ngrok_authtoken": Rule(
         is_token,
@@ -299,8 +120,39 @@ RULES: dict[str, Rule] = {
         "a bare host name, without http:// and without a path",
         "currents.ngrok-free.app",
     ),
+    "ngrok_upstream_url": Rule(text(_URL), "an http:// address", "http://127.0.0.1:5555"),
+    "ngrok_endpoint_name": Rule(text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"), "letters, digits and ._-", "currents"),
+    "ngrok_version": Rule(text(r"[0-9][0-9A-Za-z.+~-]{0,30}|"), "a version, or nothing", '"3.20.0"'),
+    "ngrok_agent_checksum": CHECKSUM,
+    "ngrok_web_address": Rule(
+        text(r"(127\.0\.0\.1|localhost|\[::1\]):[0-9]{4,5}"), "a port of the loopback", "127.0.0.1:4040"
+    ),
+    "ngrok_connect_url": Rule(text(r"[A-Za-z0-9.-]+:[0-9]{1,5}|"), "HOST:PORT, or nothing", "edge.example.org:443"),
+    "ngrok_service_name": UNIT,
+    "ngrok_user": Rule(text(r"[a-z_][a-z0-9_-]{0,30}"), "the name of a Unix user", "ngrok"),
+    "ngrok_restart_delay_seconds": number_rule(1, 300, 2, SECONDS),
+    "ngrok_refused_delay_seconds": number_rule(0, 3600, 30, SECONDS),
+    "ngrok_memory_max": size_rule("32M", "256M"),
+    "logrotate_name": NAME,
+    "logrotate_paths": Rule(
+        list_of(r"/var/log/[A-Za-z0-9_-][A-Za-z0-9._*-]*(/[A-Za-z0-9_*-][A-Za-z0-9._*-]*)*"),
+        "a list of paths below /var/log",
+        '["/var/log/currents/*.log"]',
+    ),
+    "logrotate_user": USER,
+    "logrotate_unit": UNIT,
     "logrotate_max_size": Rule(text(r"[1-9][0-9]{0,5}[kMG]"), "a size for logrotate: a number and k, M or G", "10M"),
     "logrotate_keep": number_rule(1, 365, 14),
-    "monitor_timeout_seconds": number_rule(1, 30, 10, SECONDS),
+    "monitor_name": NAME,
+    "monitor_service": UNIT,
+    "monitor_url": Rule(text(_URL), "an http:// address on the host", "http://127.0.0.1:5555/health"),
+    "monitor_host_header": Rule(text(r"[A-Za-z0-9.:-]{0,253}"), "a host name, or nothing", "currents.example.org"),
+    # A run must end before cron starts the next one, with two requests and what they decide.
+    "monitor_timeout_seconds": decimal_rule(1, 20, "10"),
     "monitor_failures_before_restart": number_rule(1, 10, 2),
+    "monitor_start_grace_seconds": decimal_rule(1, 600, "60"),
+    "monitor_restart_timeout_seconds": decimal_rule(5, 600, "90"),
+    "monitor_release_dir": RELEASES,
+    "monitor_data_dir": DATA,
+    "monitor_log_dir": LOGS,
 }

@@ -23,6 +23,11 @@ options:
   uv: {description: The uv program., type: path, required: true}
   python: {description: The interpreter., type: str, default: python3}
   gunicorn_version: {description: The version of Gunicorn to install., type: str, required: true}
+  requirements:
+    description: Further requirements to install; C(.[server]) is the code's own extra C(server).
+    type: list
+    elements: str
+    default: []
   index_url: {description: Package index instead of the default one., type: str, default: ""}
   shared: {description: Paths in the code that are links into data_dir., type: list, elements: str, default: []}
   data_dir: {description: Where shared paths live., type: path, required: true}
@@ -129,7 +134,9 @@ def to_prune(releases: dict[str, float], keep: int, never: Sequence[str]) -> lis
     return [name for name in newest[max(keep, 1) :] if name not in never]
 
 
-def install_steps(code: Path, uv: str, venv: Path, gunicorn_version: str) -> list[list[str]]:
+def install_steps(
+    code: Path, uv: str, venv: Path, gunicorn_version: str, requirements: Sequence[str] = ()
+) -> list[list[str]]:
     """Return the commands that fill the virtual environment from what the code brings.
 
     ``uv.lock`` wins over ``requirements.txt`` over ``pyproject.toml`` or ``setup.py``; code without any of them
@@ -143,6 +150,8 @@ def install_steps(code: Path, uv: str, venv: Path, gunicorn_version: str) -> lis
         steps.append([*pip, "-r", "requirements.txt"])
     elif (code / "pyproject.toml").exists() or (code / "setup.py").exists():
         steps.append([*pip, "."])
+    if requirements:
+        steps.append([*pip, *requirements])
     return [*steps, [*pip, f"gunicorn=={gunicorn_version}"]]
 
 
@@ -272,7 +281,7 @@ class Releases:
         self.bring(code)
         own(release, user.pw_uid, user.pw_gid)
         self.run([options["uv"], "venv", "--quiet", "--python", options["python"], str(venv)], code, user)
-        for step in install_steps(code, options["uv"], venv, options["gunicorn_version"]):
+        for step in install_steps(code, options["uv"], venv, options["gunicorn_version"], options["requirements"]):
             self.run(step, code, user)
         # The app cannot write into its release, so without this every worker would compile its code at every start.
         # A file that does not compile (a template, a test's fixture) is no reason to refuse the release.
@@ -346,6 +355,7 @@ def main() -> None:
             "uv": {"type": "path", "required": True},
             "python": {"type": "str", "default": "python3"},
             "gunicorn_version": {"type": "str", "required": True},
+            "requirements": {"type": "list", "elements": "str", "default": []},
             "index_url": {"type": "str", "default": ""},
             "shared": {"type": "list", "elements": "str", "default": []},
             "data_dir": {"type": "path", "required": True},
@@ -364,6 +374,7 @@ def main() -> None:
         "code": code,
         "python": interpreter(module),
         "gunicorn": options["gunicorn_version"],
+        "requirements": options["requirements"],
         "shared": options["shared"],
     }
     name = release_id(options["label"], parts)

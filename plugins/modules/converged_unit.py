@@ -79,7 +79,7 @@ _FACTOR = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do to one unit: ``daemon-reload``, ``enable``, ``disable``, ``start``, ``stop`` or ``restart``."""
+    """One thing to do to one unit: ``enable``, ``disable``, ``start``, ``stop`` or ``restart``."""
 
     action: str
     unit: str
@@ -139,6 +139,11 @@ def unmet(expect: Mapping[str, object], shown: Mapping[str, str]) -> list[str]:
     ]
 
 
+def is_stale(shown: Mapping[str, str]) -> bool:
+    """Tell whether systemd knows an older unit file than the one on disk, or none."""
+    return shown.get("NeedDaemonReload") == "yes" or shown.get("LoadState") == "not-found"
+
+
 def plan(wanted: Wanted, units: Mapping[str, Mapping[str, str]], drift: Mapping[str, Sequence[str]]) -> list[Step]:
     """Decide what has to be done, in order.
 
@@ -148,12 +153,9 @@ def plan(wanted: Wanted, units: Mapping[str, Mapping[str, str]], drift: Mapping[
         drift: per unit the inputs that differ from those its process started with.
     """
     present = [unit for unit in (wanted.socket, wanted.name) if unit]
-    steps: list[Step] = []
-    if any(units[unit].get("NeedDaemonReload") == "yes" for unit in present):
-        steps.append(Step("daemon-reload", "", "unit files changed"))
     verb = "enable" if wanted.enabled else "disable"
     done = "enabled" if wanted.enabled else "disabled"
-    steps += [
+    steps = [
         Step(verb, unit, f"is {units[unit].get('UnitFileState') or 'new'}")
         for unit in present
         if units[unit].get("UnitFileState") not in (done, "static", "alias", "generated")
@@ -269,7 +271,13 @@ def main() -> None:
     options = module.params
     wanted = Wanted(options["name"], options["socket"], options["state"], options["enabled"], options["expect"])
     systemd = Systemd(module)
-    units = {unit: systemd.show(unit) for unit in (wanted.name, wanted.socket) if unit}
+    names = [unit for unit in (wanted.name, wanted.socket) if unit]
+    units = {unit: systemd.show(unit) for unit in names}
+    stale = [unit for unit in names if is_stale(units[unit])]
+    if stale and not module.check_mode:
+        # Before anything is decided: what a generator makes of /etc/fstab, say, is known only after it.
+        systemd.run("daemon-reload")
+        units = {unit: systemd.show(unit) for unit in names}
     records = {wanted.name: options["started_with"], wanted.socket: options["socket_started_with"]}
     drift = {unit: systemd.drift(unit, records[unit], options["newer_files"], state) for unit, state in units.items()}
     absent = units[wanted.name].get("LoadState") == "not-found"
@@ -280,13 +288,13 @@ def main() -> None:
     restarts = [step for step in shown if step["action"] in ("start", "stop", "restart")]
     if not module.check_mode:
         for step in steps:
-            systemd.run(step.action, *([step.unit] if step.unit else []))
+            systemd.run(step.action, step.unit)
         if wanted.state == "started" and options["health_url"]:
             wait_healthy(systemd, wanted.name, options["health_url"], options["health_timeout_seconds"])
         wrong = unmet(wanted.expect, systemd.show(wanted.name, tuple(wanted.expect)))
         if wrong and wanted.state == "started":
             module.fail_json(msg=f"{wanted.name} does not run as asked: " + "; ".join(wrong), restarts=restarts)
-    module.exit_json(changed=bool(steps), restarts=restarts, steps=shown)
+    module.exit_json(changed=bool(steps or stale), restarts=restarts, steps=shown)
 
 
 if __name__ == "__main__":

@@ -62,9 +62,7 @@ def make(directory: Path, hosts: list[str]) -> tuple[Path, Path]:
     )
     edge_file.touch(mode=0o600)
     edge_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
     ca_file.write_bytes(ca.public_bytes(serialization.Encoding.PEM))

@@ -8,9 +8,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,34 +69,13 @@ class Control:
         self._call("POST", "/online")
 
 
-class EdgeProcess:
-    """An edge in a process of its own, for the length of a `with` block."""
+class RunningEdge:
+    """An edge that runs already, found by the `ports.json` in its directory."""
 
-    def __init__(self, directory: Path, token: str, domain: str, *options: str) -> None:
-        self.directory = directory
-        self._environment = {**os.environ, "EDGE_TOKEN": token}
-        self._command = [sys.executable, "-m", "tests.edge", "--directory", str(directory), "--domain", domain]
-        self._command += options
-
-    def __enter__(self) -> EdgeProcess:
-        ports = self.directory / "ports.json"
-        ports.unlink(missing_ok=True)
-        self._process = subprocess.Popen(
-            self._command, cwd=ROOT, env=self._environment, stdout=subprocess.DEVNULL
-        )
-        until("the edge is up", 20, lambda: ports.exists() or self._process.poll() is not None)
-        if not ports.exists():
-            raise RuntimeError(f"the edge ended with status {self._process.returncode}")
-        self.ports: dict[str, int] = json.loads(ports.read_text())
+    def __init__(self, directory: Path) -> None:
+        self.ports: dict[str, int] = json.loads((directory / "ports.json").read_text())
         self.control = Control(self.ports["control"])
-        self.ca_file = self.directory / "ca.pem"
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.terminate()
-        self._process.wait(timeout=10)
+        self.ca_file = directory / "ca.pem"
 
     def get(self, host: str, path: str = "/") -> tuple[int, str, str]:
         """Visit `host` through the edge; return the status, ngrok's error code (or "") and the body."""
@@ -107,3 +86,24 @@ class EdgeProcess:
             return answer.status, answer.getheader("ngrok-error-code", ""), answer.read().decode(errors="replace")
         finally:
             connection.close()
+
+
+@contextmanager
+def run_edge(directory: Path, token: str, domain: str, *options: str) -> Iterator[RunningEdge]:
+    """Run an edge in a process of its own for the length of a `with` block. Raises RuntimeError if it cannot start."""
+    ports = directory / "ports.json"
+    ports.unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.edge", "--directory", str(directory), "--domain", domain, *options],
+        cwd=ROOT,
+        env={**os.environ, "EDGE_TOKEN": token},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        until("the edge is up", 20, lambda: ports.exists() or process.poll() is not None)
+        if not ports.exists():
+            raise RuntimeError(f"the edge ended with status {process.returncode}")
+        yield RunningEdge(directory)
+    finally:
+        process.terminate()
+        process.wait(timeout=10)

@@ -65,7 +65,7 @@ class Edge:
         self.ports: dict[str, int] = {}
         self.agents: dict[str, Agent] = {}
         self._refuse = {"auth": "", "bind": ""}
-        self._servers: dict[str, asyncio.AbstractServer] = {}
+        self._servers: dict[str, asyncio.Server] = {}
         self._connected: set[Session] = set()
 
     async def start(self) -> None:
@@ -154,7 +154,8 @@ class Edge:
         return {**answer, "Extra": {"Token": ""}}
 
     def _unbind(self, client: str, _session: Session, request: dict[str, Any]) -> dict[str, Any]:
-        known = client in self.agents and self.agents[client].binds.pop(request.get("Id", ""), None)
+        binds = self.agents[client].binds if client in self.agents else {}
+        known = binds.pop(request.get("Id", ""), "")
         return {"Error": "" if known else "no such endpoint", "Extra": None}
 
     def _server_info(self, _client: str, _session: Session, _request: dict[str, Any]) -> dict[str, Any]:
@@ -302,6 +303,8 @@ async def _read_json(reader: asyncio.StreamReader) -> dict[str, Any]:
 
 async def _name_agent_error(answer: bytes, stream: Stream) -> bytes:
     """Put ERR_NGROK_8012 into the header of the agent's own page: ngrok's edge does, its old agent does not."""
+    while b"\r\n\r\n" not in answer and (more := await stream.reader.read(65536)):
+        answer += more
     head, _, body = answer.partition(b"\r\n\r\n")
     length = int(_header(head, "content-length") or 0)
     while len(body) < length and (more := await stream.reader.read(65536)):

@@ -1,6 +1,7 @@
 #!/usr/bin/python
 """Ansible module: fetch an apt archive's signing key and accept only the one that is expected."""
 
+# ruff: noqa: E402 - Ansible's own order: a module's documentation stands before its imports.
 from __future__ import annotations
 
 DOCUMENTATION = r"""

@@ -1,0 +1,164 @@
+"""QEMU's command line, and finding the process again later."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.errors import HostError
+
+#: Fastest of the models tried under TCG; the measurements are in docs/lab.md.
+TCG_CPU = "max"
+
+_KERNEL_ARGUMENTS = (
+    "root=/dev/vda",
+    "rw",
+    "console=ttyS0",
+    # Drawing on the console costs time; a panic is printed all the same.
+    "quiet",
+    "systemd.show_status=error",
+    # The root file system is journalled and its journal is replayed at mount.
+    "fsck.mode=skip",
+    # Emulated processors have no such flaws, and the workarounds cost time.
+    "mitigations=off",
+    # Without it the kernel spends time to check the emulated timers against each other.
+    "tsc=reliable",
+    "no_timer_check",
+    # Nothing else feeds the guest's entropy this early.
+    "random.trust_cpu=on",
+)
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """How QEMU runs the guest's processor."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+KVM = Accelerator("kvm", ("-accel", "kvm", "-cpu", "host"))
+TCG = Accelerator("tcg", ("-accel", "tcg,thread=multi", "-cpu", TCG_CPU))
+
+
+def choose_accelerator(cpuinfo: str, kvm_writable: bool) -> Accelerator:
+    """Choose KVM only where it can work, else emulation.
+
+    The device alone proves nothing: in a virtual machine without nested virtualisation it can be opened,
+    and the guest then hangs. The processor must offer vmx (Intel) or svm (AMD) too.
+    """
+    flags: set[str] = set()
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "flags":
+            flags.update(value.split())
+            break
+    return KVM if kvm_writable and flags & {"vmx", "svm"} else TCG
+
+
+def host_accelerator() -> Accelerator:
+    """Look at this computer and choose."""
+    return choose_accelerator(Path("/proc/cpuinfo").read_text(), os.access("/dev/kvm", os.R_OK | os.W_OK))
+
+
+@dataclass(frozen=True)
+class LanCard:
+    """The second network card, on the private network between machines."""
+
+    mac: str
+    endpoint: str
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """One machine as QEMU shall build it. Paths are relative to the machine's state directory."""
+
+    name: str
+    directory: Path
+    kernel: Path
+    initrd: Path
+    memory_mib: int
+    cores: int
+    mac: str
+    #: guest port -> port on 127.0.0.1; 0 lets the kernel pick a free one
+    forwards: dict[int, int] = field(default_factory=dict)
+    lan: LanCard | None = None
+
+
+def command_line(hardware: Hardware, accelerator: Accelerator) -> list[str]:
+    """Return the argv that starts `hardware`; run it with the machine's directory as working directory."""
+    rules = "".join(
+        f",hostfwd=tcp:127.0.0.1:{host_port}-:{guest_port}" for guest_port, host_port in hardware.forwards.items()
+    )
+    argv = [
+        "qemu-system-x86_64",
+        "-name", f"lab-{hardware.name}",
+        "-nodefaults",
+        "-no-user-config",
+        "-nographic",
+        "-machine", "q35",
+        *accelerator.arguments,
+        "-m", str(hardware.memory_mib),
+        "-smp", str(hardware.cores),
+        "-rtc", "base=utc",
+        "-kernel", os.fspath(hardware.kernel),
+        "-initrd", os.fspath(hardware.initrd),
+        "-append", " ".join(_KERNEL_ARGUMENTS),
+        # writeback: a SIGKILL of QEMU loses what the guest did not fsync, as a power cut does.
+        "-drive", "file=disk.qcow2,format=qcow2,if=none,id=root,cache=writeback,discard=unmap",
+        "-device", "virtio-blk-pci,drive=root",
+        "-drive", "file=seed.tar,format=raw,if=none,id=seed,readonly=on",
+        "-device", "virtio-blk-pci,drive=seed",
+        "-netdev", f"user,id=outside,ipv6=off{rules}",
+        "-device", f"virtio-net-pci,netdev=outside,mac={hardware.mac},romfile=",
+        "-device", "virtio-rng-pci",
+        "-chardev", "file,id=serial,path=serial.log,append=on",
+        "-serial", "chardev:serial",
+        "-qmp", "unix:qmp.sock,server=on,wait=off",
+        "-pidfile", os.fspath(pid_file(hardware.directory)),
+    ]  # fmt: skip
+    if hardware.lan:
+        argv += [
+            "-netdev", f"socket,id=lan,mcast={hardware.lan.endpoint},localaddr=127.0.0.1",
+            "-device", f"virtio-net-pci,netdev=lan,mac={hardware.lan.mac},romfile=",
+        ]  # fmt: skip
+    return argv
+
+
+def pid_file(directory: Path) -> Path:
+    """Return the path QEMU writes its process id to; it also marks QEMU's command line."""
+    return directory / "qemu.pid"
+
+
+def find_process(directory: Path, proc: Path = Path("/proc")) -> int | None:
+    """Return the process id of the QEMU that runs the machine in `directory`, or None.
+
+    The process table is asked, not a recorded number: it cannot be out of date, cannot name another
+    process after a reboot of this computer, and finds a QEMU whose starter was killed half-way.
+    """
+    mark = os.fsencode(pid_file(directory))
+    for entry in proc.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            argv = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue  # the process ended while we looked, or it is hidden from us
+        if b"qemu-system" in argv[0] and mark in argv:
+            return int(entry.name)
+    return None
+
+
+def check_memory(meminfo: str, needed_mib: int, running: Sequence[str]) -> None:
+    """Raise HostError when this computer has less memory to spare than the guest is given."""
+    for line in meminfo.splitlines():
+        if line.startswith("MemAvailable:"):
+            available_mib = int(line.split()[1]) // 1024
+            if available_mib < needed_mib:
+                machines = f" Running machines: {', '.join(running)}." if running else ""
+                raise HostError(
+                    f"Only {available_mib} MiB of memory are free, the machine is to get {needed_mib} MiB.{machines}\n"
+                    "Remove a machine (python -m lab down NAME) or give this one less (--memory 1024)."
+                )

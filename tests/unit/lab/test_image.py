@@ -1,0 +1,150 @@
+"""What goes into an image, its hash, and what is said when it cannot be made."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab import commands, guestfiles, image, releases
+from lab.errors import HostError, LabError, UsageError
+from lab.paths import Home
+
+SPEC = image.ImageSpec(
+    release=releases.find_release("debian12"),
+    sources=("deb http://deb.debian.org/debian bookworm main",),
+    disk_bytes=8 << 30,
+    seed_packages=("cron",),
+    files=guestfiles.image_files("ssh-ed25519 AAA lab\n", {"own.crt": "CERTIFICATE"}),
+    recipe="recipe",
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"release": releases.find_release("debian13")},
+        {"sources": ("deb http://mirror.example/debian bookworm main",)},
+        {"disk_bytes": 4 << 30},
+        {"seed_packages": ("cron", "logrotate")},
+        {"files": {**SPEC.files, "usr/local/share/ca-certificates/own.crt": "ANOTHER"}},
+        {"recipe": "another recipe"},
+    ],
+)
+def test_everything_that_goes_in_changes_the_hash(change: dict[str, object]):
+    assert replace(SPEC, **change).identity != SPEC.identity
+
+
+def test_the_order_of_files_does_not_change_the_hash():
+    assert replace(SPEC, files=dict(reversed(SPEC.files.items()))).identity == SPEC.identity
+
+
+def test_certificates_go_where_update_ca_certificates_looks(tmp_path: Path):
+    (tmp_path / "own.crt").write_text("CERTIFICATE")
+    (tmp_path / "readme.txt").write_text("no certificate")
+    assert image.read_certificates(tmp_path) == {"own.crt": "CERTIFICATE"}
+    assert SPEC.files["usr/local/share/ca-certificates/own.crt"] == "CERTIFICATE"
+
+
+def test_packed_files_belong_to_root_and_keys_are_private():
+    seed = guestfiles.seed_files("one", "PRIVATE", "PUBLIC", {})
+    with tarfile.open(fileobj=io.BytesIO(guestfiles.pack(seed))) as archive:
+        entries = {entry.name: entry for entry in archive.getmembers()}
+    assert {(entry.uid, entry.gid) for entry in entries.values()} == {(0, 0)}
+    assert entries["etc/ssh/ssh_host_ed25519_key"].mode == 0o600
+    assert entries["etc/ssh/ssh_host_ed25519_key.pub"].mode == 0o644
+    # Unpacked last: a machine cut off while it is seeded is seeded again.
+    assert list(entries)[-1] == "etc/lab-seeded"
+
+
+def test_no_package_a_role_installs_is_in_the_image():
+    for release in releases.RELEASES.values():
+        assert not {"cron", "logrotate", "unattended-upgrades", "needrestart"} & set(release.packages)
+
+
+def test_mmdebstrap_gets_the_keyring_and_every_suite():
+    argv = image.mmdebstrap_argv(SPEC, Path("/keys.gpg"), Path("/draft"), Path("/packages"))
+    assert "--keyring=/keys.gpg" in argv
+    assert argv[-len(SPEC.sources) :] == list(SPEC.sources)
+    assert argv[argv.index("bookworm") + 1] == "-"
+
+
+def test_mirrors_are_read_from_both_forms_of_apt_sources():
+    found = releases.mirrors_in(
+        [
+            "Types: deb\nURIs: http://mirror.example/debian/\nSuites: bookworm\n",
+            "# deb http://commented.example/debian bookworm main\n"
+            "deb [arch=amd64 signed-by=/k.gpg] https://mirror.example/debian-security bookworm-security main\n"
+            "deb https://third.example/apt something main\n",
+        ]
+    )
+    assert found == {
+        "debian": "http://mirror.example/debian",
+        "debian-security": "https://mirror.example/debian-security",
+    }
+
+
+def test_sources_fall_back_to_the_public_mirror_and_have_updates_and_security():
+    lines = releases.source_lines(releases.find_release("debian13"), {})
+    assert lines == [
+        "deb http://deb.debian.org/debian trixie main",
+        "deb http://deb.debian.org/debian trixie-updates main",
+        "deb http://deb.debian.org/debian-security trixie-security main",
+    ]
+    ubuntu = releases.source_lines(releases.find_release("ubuntu24.04"), {"debian": "http://mirror.example/debian"})
+    assert all("http://archive.ubuntu.com/ubuntu noble" in line for line in ubuntu)
+
+
+def test_an_unknown_image_names_the_known_ones():
+    with pytest.raises(UsageError, match=r"'debian11'.*debian12.*ubuntu26\.04"):
+        releases.find_release("debian11")
+
+
+def test_a_missing_keyring_names_the_package_to_install():
+    release = replace(releases.find_release("ubuntu24.04"), keyrings=("/nowhere/keys.gpg",))
+    with pytest.raises(HostError, match="apt-get install ubuntu-keyring"):
+        releases.find_keyring(release)
+
+
+def test_missing_programs_are_named_with_the_packages_to_install(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(commands, "find_program", lambda name: None if name.startswith("qemu") else f"/bin/{name}")
+    with pytest.raises(
+        HostError, match=r"(?s)qemu-system-x86_64, qemu-img.*apt-get install qemu-system-x86 qemu-utils"
+    ):
+        commands.require_programs()
+
+
+def test_too_little_room_says_what_to_remove(tmp_path: Path):
+    with pytest.raises(HostError, match=r"(?s)GiB free.*lab list.*rm -r"):
+        image.check_room(tmp_path, 1 << 60)
+
+
+def test_a_failed_build_keeps_its_log_and_leaves_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    fake = programs / "mmdebstrap"
+    fake.write_text("#!/bin/sh\necho E: mirror not reachable >&2\nexit 100\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    monkeypatch.setattr(image, "require_programs", lambda: None)
+    monkeypatch.setattr(image, "find_keyring", lambda release: Path("/keys.gpg"))
+    home = Home(tmp_path / "home")
+    with pytest.raises(LabError, match=r"(?s)mirror not reachable.*failed-build\.log.*deb\.debian\.org"):
+        image.ensure_image(home, SPEC)
+    assert [path.name for path in home.images.iterdir()] == ["failed-build.log"]
+
+
+def test_a_finished_image_is_not_built_again(tmp_path: Path):
+    home = Home(tmp_path)
+    (home.images / SPEC.identity).mkdir(parents=True)
+    assert image.ensure_image(home, SPEC).disk == home.images / SPEC.identity / "disk.raw"
+
+
+def test_the_end_of_a_log_is_shown_without_control_characters(tmp_path: Path):
+    log = tmp_path / "serial.log"
+    log.write_bytes(b"first\n\x1b[0mlast\r\n\n")
+    assert commands.tail(log, 1) == "    [0mlast"
+    assert commands.tail(tmp_path / "none") == "    (nothing written)"

@@ -1,0 +1,169 @@
+"""What the monitor role puts on a host, rendered by Ansible's own engine and read as cron and sitectl read it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.template import Templar, trust_as_template
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+ROLE = REPOSITORY / "roles/monitor"
+if str(REPOSITORY) not in sys.path:
+    sys.path.insert(0, str(REPOSITORY))
+GIVEN = {
+    "monitor_name": "currents",
+    "monitor_url": "http://127.0.0.1:5555/health",
+    "ansible_managed": "Ansible managed",
+    "role_path": str(ROLE),
+}
+
+
+def trusted(value):
+    """Return `value` as Ansible has it after reading it from a role's file."""
+    if isinstance(value, dict):
+        return {key: trusted(item) for key, item in value.items()}
+    return trust_as_template(value) if isinstance(value, str) else value
+
+
+def read(path):
+    return yaml.safe_load((ROLE / path).read_text())
+
+
+def render(template, **given):
+    """Render one of the role's templates as the template module does."""
+    variables = trusted(read("defaults/main.yml") | read("vars/main.yml") | GIVEN | given)
+    text = trust_as_template((ROLE / "templates" / template).read_text())
+    overrides = {"trim_blocks": True, "keep_trailing_newline": True}
+    return Templar(DataLoader(), variables).template(text, escape_backslashes=False, overrides=overrides)
+
+
+def parse_cron(text):
+    """Read a file of /etc/cron.d as strictly as cron does: its variables and its one job."""
+    assert text.endswith("\n"), "cron ignores a last line without a line break"
+    variables, jobs = {}, []
+    for line in text.splitlines():
+        if not line or line.startswith("#"):
+            continue
+        if setting := re.fullmatch(r"([A-Z]+)=(.*)", line):
+            assert not jobs, "a variable counts only for the jobs below it"
+            variables[setting[1]] = setting[2].strip('"')
+            continue
+        fields = line.split(None, 6)
+        assert len(fields) == 7, line
+        assert all(re.fullmatch(r"[\d*/,-]+", field) for field in fields[:5]), line
+        jobs.append({"when": " ".join(fields[:5]), "user": fields[5], "command": fields[6]})
+    (job,) = jobs
+    return variables, job
+
+
+@pytest.fixture(scope="module")
+def cron():
+    return parse_cron(render("monitor.cron.j2"))
+
+
+def test_the_job_runs_each_minute_as_root(cron):
+    _, job = cron
+    assert (job["when"], job["user"]) == ("* * * * *", "root")
+
+
+def test_the_jobs_environment_is_complete(cron):
+    variables, _ = cron
+    assert variables["SHELL"] == "/bin/sh"
+    assert variables["MAILTO"] == ""
+    assert {"/usr/sbin", "/usr/bin", "/sbin", "/bin"} <= set(variables["PATH"].split(":"))
+
+
+def test_the_command_is_locked_and_limited_from_outside(cron):
+    _, job = cron
+    assert job["command"] == (
+        "flock -n /run/sitectl-currents.cron timeout -k 5 50 /usr/local/bin/sitectl --site currents check"
+    )
+    assert "%" not in job["command"], "cron reads % as the end of the command"
+
+
+def test_the_program_ends_before_timeout_ends_it(cron):
+    from sitectl.check import CHECK_SECONDS
+
+    _, job = cron
+    grace, limit = re.search(r"timeout -k (\d+) (\d+) ", job["command"]).groups()
+    assert int(limit) > CHECK_SECONDS
+    assert int(limit) + int(grace) < 60
+
+
+def test_the_command_line_runs_in_cron_s_shell(cron, tmp_path):
+    variables, job = cron
+    program = tmp_path / "program"
+    program.write_text('#!/bin/sh\necho "ran $*"\n')
+    program.chmod(0o755)
+    command = job["command"].replace("/usr/local/bin/sitectl", str(program)).replace("/run/", f"{tmp_path}/")
+    done = subprocess.run(
+        [variables["SHELL"], "-c", command], env=variables, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "ran --site currents check\n"
+
+
+def test_the_cron_file_s_name_is_one_that_cron_reads():
+    name = read("vars/main.yml")["__monitor_cron_file"].replace("{{ monitor_name }}", "currents")
+    assert re.fullmatch(r"/etc/cron\.d/[a-zA-Z0-9_-]+", name)
+
+
+def installed(path):
+    """Return the task that installs `path`, from the role's own tasks."""
+    (task,) = [
+        arguments
+        for task in read("tasks/install.yml")
+        for arguments in task.values()
+        if isinstance(arguments, dict) and arguments.get("dest") == path
+    ]
+    return task
+
+
+def test_the_cron_file_is_root_s_and_plain():
+    task = installed("{{ __monitor_cron_file }}")
+    assert (task["owner"], task["mode"]) == ("root", "0644")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"monitor_host_header": "www.example.org"},
+        # as `--extra-vars monitor_timeout_seconds=5` hands them over
+        {"monitor_timeout_seconds": "5", "monitor_failures_before_restart": "3"},
+    ],
+)
+def test_the_program_accepts_the_settings_the_role_writes(given):
+    from sitectl.settings import parse
+
+    settings = parse(render("settings.json.j2", **given), "settings")
+    assert settings.unit == "currents.service"
+    assert settings.timeout_seconds == float(given.get("monitor_timeout_seconds", 10))
+    assert settings.host_header == given.get("monitor_host_header")
+    assert str(settings.release_dir) == "/srv/currents"
+
+
+def test_the_settings_are_refused_before_they_are_installed():
+    assert installed("{{ __monitor_settings_dir }}/{{ monitor_name }}.json")["validate"].endswith("validate %s")
+
+
+def test_the_specification_and_the_defaults_agree():
+    options = read("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    defaults = read("defaults/main.yml")
+    assert {name: option["default"] for name, option in options.items() if "default" in option} == defaults
+    assert {name for name, option in options.items() if option.get("required")} == {"monitor_name", "monitor_url"}
+
+
+def test_the_readme_has_every_variable_with_its_default():
+    rows = dict(re.findall(r"^\| `(monitor_\w+)` \| ([^|]*) \|", (ROLE / "README.md").read_text(), re.MULTILINE))
+    options = read("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert set(rows) == set(options)
+    for name, option in options.items():
+        if not isinstance(option.get("default"), (str, type(None))):
+            assert rows[name] == f"`{json.dumps(option['default'])}`", name

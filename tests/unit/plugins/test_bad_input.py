@@ -1,0 +1,221 @@
+"""Bad settings are refused by the real playbook before a connection is opened; the hosts cannot be reached."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+CANARY = "canary5bd1e1b7"
+# Encrypted with a password that nobody gives.
+VAULT_TEXT = """$ANSIBLE_VAULT;1.1;AES256
+38656466626166643863353939336434363239353932306130613062323331386161393633353838
+3466316237386462313838623130326166393363303431650a396161636430336166373966353934
+39313833666238383065643134386531346332366637656264633231616237383034303539643962
+6132356437343461330a393630383732613232356135636265303665353034313130303362616438
+36333961353761633234396261346339643031316532643938313133303135386136
+"""
+
+
+class Encrypted(str):
+    """Text that is written as `!vault`."""
+
+
+yaml.SafeDumper.add_representer(Encrypted, lambda dumper, text: dumper.represent_scalar("!vault", str(text), style="|"))
+
+# name of the case -> (bad settings, what the message must say; a regular expression on one line)
+CASES = {
+    "port-text": ({"app_port": "abc"}, r'app_port +is "abc": must be a whole number from 1024 to 65535'),
+    "port-large": ({"app_port": 70000}, r"app_port +is 70000: .* for example 5555"),
+    "port-zero": ({"app_port": 0}, r"app_port +is 0:"),
+    "port-negative": ({"app_port": -1}, r"app_port +is -1:"),
+    "port-boolean": ({"app_port": True}, r"app_port +is true \(a boolean\)"),
+    "port-decimal": ({"app_port": 5555.5}, r"app_port +is 5555\.5:"),
+    "port-blank": ({"app_port": "5555 "}, r'app_port +is "5555 ":'),
+    "port-hexadecimal": ({"app_port": "0x15B3"}, r'app_port +is "0x15B3":'),
+    "port-privileged": ({"app_port": 80}, r"app_port +is 80:"),
+    "port-reserved": ({"app_port": 4040}, r"app_port +is 4040: .*taken by ngrok"),
+    "port-null": ({"app_port": None}, r"app_port +is null:"),
+    "workers-zero": ({"app_workers": 0}, r"app_workers +is 0: must be a whole number from 1 to 64"),
+    "workers-list": ({"app_workers": [2]}, r"app_workers +is a list of 1:"),
+    "threads-many": ({"app_threads": 1000}, r"app_threads +is 1000:"),
+    "timeout-zero": ({"app_timeout_seconds": 0}, r"app_timeout_seconds +is 0: .* of seconds from 5 to 300"),
+    "graceful-long": (
+        {"app_graceful_timeout_seconds": 60, "service_stop_timeout_seconds": 35},
+        r"app_graceful_timeout_seconds +is 60: must be less than service_stop_timeout_seconds \(35\)",
+    ),
+    "memory-order": ({"service_memory_high": "2G"}, r"service_memory_high +is 2G, more than .*_max 1G"),
+    "memory-word": ({"service_memory_max": "banana"}, r'service_memory_max +is "banana": must be a size'),
+    "memory-fraction": ({"service_memory_max": "1.5GB"}, r'service_memory_max +is "1.5GB"'),
+    "memory-small": ({"service_memory_max": "4M"}, r'service_memory_max +is "4M": .*at least 64M'),
+    "module-colon": ({"app_module": "app"}, r'app_module +is "app": must be MODULE:CALLABLE'),
+    "module-python": ({"app_module": "os:system"}, r'app_module +is "os:system":'),
+    "module-newline": ({"app_module": "app:app\n"}, r"app_module +has a line break"),
+    "path-blank": ({"app_root": "/srv/my app"}, r'app_root +is "/srv/my app"'),
+    "path-system": ({"app_root": "/etc"}, r'app_root +is "/etc": must be a path below /srv'),
+    "path-up": ({"app_root": "/srv/../etc"}, r"app_root +is "),
+    "name-unit-line": (
+        {"app_name": "a\nExecStartPost=/bin/sh -c id"},
+        r"app_name +has a line break or another control character",
+    ),
+    "name-dot": ({"app_name": "my.app"}, r'app_name +is "my.app"'),
+    "name-root": ({"app_name": "root"}, r'app_name +is "root": .*no name of the system'),
+    "name-boolean": ({"app_name": False}, r"app_name +is false \(a boolean\)"),
+    "name-direction": ({"app_name": "app\u202egnp"}, r"app_name +has invisible or direction-changing"),
+    "version-number": ({"app_version": 1.10}, r"app_version +is 1.1: must be a tag"),
+    "environment-name": ({"app_environment": {"A-B": "x"}}, r"app_environment +'A-B' is not a name"),
+    "environment-preload": ({"app_environment": {"LD_PRELOAD": "x"}}, r"app_environment +LD_PRELOAD may not"),
+    "environment-line": ({"app_environment": {"A": "1\nB=2"}}, r"app_environment +has a line break"),
+    "token-placeholder": (
+        {"ngrok_authtoken": "CHANGEME", "ngrok_domain": "a.example.org"},
+        r"ngrok_authtoken +is not usable .*is the vault loaded",
+    ),
+    "domain-scheme": ({"ngrok_domain": "http://x.example.org"}, r"ngrok_domain +is .*must be a bare host"),
+    "domain-alone": ({"ngrok_domain": "b.example.org"}, r"ngrok_authtoken +is empty but ngrok_domain is set"),
+    "token-alone": ({"ngrok_authtoken": "a" * 40}, r"ngrok_domain +is empty but ngrok_authtoken is set"),
+    "git-transport": (
+        {"app_source_type": "git", "app_source": "ext::sh -c id", "app_version": "v1"},
+        r"app_source +is .*https://",
+    ),
+    "git-option": (
+        {"app_source_type": "git", "app_source": "https://example.org/a.git", "app_version": "--upload-pack=x"},
+        r'app_version +is "--upload-pack=x"',
+    ),
+    "git-unversioned": (
+        {"app_source_type": "git", "app_source": "https://example.org/a.git"},
+        r"app_version +is empty: a git source needs",
+    ),
+    "source-missing": ({"app_source": "no/such/directory"}, r"app_source +is .*nothing is there"),
+    "source-type": ({"app_source_type": "svn"}, r'app_source_type +is "svn": must be one of directory, git'),
+    "releases-none": ({"app_keep_releases": 0}, r"app_keep_releases +is 0: .* from 2 to 20"),
+    "health-relative": ({"app_health_path": "health"}, r'app_health_path +is "health": .*starts with /'),
+    "health-token": ({"app_health_path": "/h?token=x"}, r"app_health_path +is not usable"),
+    "timezone": ({"host_timezone": "Mars/Base"}, r'host_timezone +is "Mars/Base"'),
+    "text-for-boolean": ({"host_upgrades_enabled": "yes"}, r"host_upgrades_enabled +is .* true or false"),
+    "text-for-list": ({"host_packages": "libpq5"}, r"host_packages +is .*a list"),
+    "huge": ({"app_index_url": "https://" + "a" * 100_000}, r"app_index_url +has 100008 characters"),
+    "typo": ({"app_prot": 5555}, r"unknown variable app_prot, did you mean app_port\?"),
+    "undefined": ({"app_health_path": "{{ nothing_of_the_kind }}"}, r"app_health_path +cannot be evaluated"),
+    "vault-plain": ({"app_module": VAULT_TEXT}, r"app_module +is vault text that nothing has decrypted"),
+    "vault-locked": (
+        {"app_bind_address": Encrypted(VAULT_TEXT)},
+        r"app_bind_address +cannot be evaluated \(vault password",
+    ),
+}
+
+
+def write_inventory(directory: Path, hosts: dict[str, dict[str, object]]) -> Path:
+    """Write an inventory of hosts that do not exist, with the repository's own group_vars."""
+    base = {"app_source": str(REPOSITORY), "monitor_name": "{{ app_name | default('app') }}"}
+    base["monitor_url"] = "http://127.0.0.1:5555/health"
+    entries = {
+        name: {"ansible_host": f"192.0.2.{number}", **base, **values}
+        for number, (name, values) in enumerate(hosts.items(), start=1)
+    }
+    text = yaml.safe_dump({"all": {"hosts": entries}})
+    (directory / "hosts.yml").write_text(text, encoding="utf-8")
+    if (REPOSITORY / "group_vars").is_dir():
+        (directory / "group_vars").symlink_to(REPOSITORY / "group_vars")
+    return directory / "hosts.yml"
+
+
+def validate(inventory: Path, *arguments: str) -> tuple[int, str]:
+    """Run playbooks/validate.yml; return its exit status and all that it printed."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    environment |= {"ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_TIMEOUT": "1"}
+    program = [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/validate.yml"]
+    done = subprocess.run(
+        [*program, "-i", str(inventory), *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """All cases in one run: host name -> its message; the key "" holds the whole output."""
+    hosts = {name: settings for name, (settings, _) in CASES.items()}
+    hosts["sound"] = {}
+    status, output = validate(write_inventory(tmp_path_factory.mktemp("inventory"), hosts))
+    assert status != 0, output
+    parts = re.split(r"^fatal: \[([^]]+)\]: FAILED!$", output, flags=re.MULTILINE)
+    return {"": output, **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_value_is_named_with_what_is_allowed(refused, case):
+    assert case in refused, refused[""]
+    assert re.search(CASES[case][1], refused[case]), refused[case]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_mistake_is_told_once(refused, case):
+    assert "1 problem in the settings of" in refused[case], refused[case]
+
+
+def test_sound_settings_beside_bad_ones_are_not_blamed(refused):
+    assert "sound" not in refused, refused["sound"]
+
+
+def test_nothing_is_contacted_or_changed_when_settings_are_bad(refused):
+    assert "UNREACHABLE" not in refused[""]
+    assert len(re.findall(r"changed=0 +unreachable=0", refused[""])) == len(CASES) + 1
+
+
+def test_command_line_values_are_refused_together(tmp_path):
+    inventory = write_inventory(tmp_path, {"currents": {}})
+    status, output = validate(inventory, "-e", "app_port=70000", "-e", "service_memory_max=banana")
+    assert status != 0
+    assert "2 problems in the settings of currents; nothing was touched:" in output
+    assert re.search(r'app_port +is "70000"', output), output
+    assert re.search(r'service_memory_max +is "banana"', output), output
+    assert "UNREACHABLE" not in output
+
+
+def test_digits_from_the_command_line_are_a_number_and_reach_the_hosts(tmp_path):
+    inventory = write_inventory(tmp_path, {"currents": {}})
+    status, output = validate(inventory, "-e", "app_port=5556")
+    assert status != 0
+    assert "UNREACHABLE" in output, output
+
+
+def test_two_sites_on_one_machine_need_their_own_name_and_port(tmp_path):
+    same = {"ansible_host": "192.0.2.77", "app_name": "currents", "app_port": 5555}
+    status, output = validate(write_inventory(tmp_path, {"one": same, "two": dict(same)}))
+    assert status != 0
+    assert output.count("one machine") == 4, output
+    assert "app_port" in output
+    assert "UNREACHABLE" not in output
+
+
+def test_no_secret_is_printed_at_high_verbosity(tmp_path):
+    secrets = {
+        "ngrok_authtoken": f"{CANARY} with blanks",
+        "app_secrets": {"A-B": CANARY, "LIST": [CANARY], "LINES": CANARY},
+        "app_source_type": "git",
+        "app_source": f"https://me:{CANARY}@example.org/app.git",
+        "app_version": "v1",
+        "app_index_url": f"https://me:{CANARY}@example.org/simple",
+    }
+    status, output = validate(write_inventory(tmp_path, {"currents": secrets}), "-vvv")
+    assert status != 0
+    for name in ("ngrok_authtoken", "app_secrets", "app_source", "app_index_url"):
+        assert re.search(rf"{name} +\S", output), output
+    assert CANARY not in output
+
+
+def test_an_empty_inventory_is_a_failure(tmp_path):
+    status, output = validate(write_inventory(tmp_path, {}))
+    assert status != 0
+    assert "No host in the inventory" in output

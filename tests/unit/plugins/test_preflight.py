@@ -1,0 +1,141 @@
+"""What stops a host from carrying the site, decided from observations; and the readers of /proc."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+
+import pytest
+
+from plugins.modules.preflight import (
+    Listener,
+    Observed,
+    Wanted,
+    belongs_to_site,
+    listeners_on,
+    listening_inodes,
+    parse_os_release,
+    parse_size,
+    problems_of,
+    report,
+    systemd_version,
+)
+
+GIB = 2**30
+WANTED = Wanted(name="currents", port=5555, memory_max=GIB, disk_free_min=GIB)
+GOOD = Observed(
+    init="systemd",
+    controllers=frozenset({"cpu", "memory", "pids"}),
+    os_id="ubuntu",
+    os_version="24.04",
+    machine="x86_64",
+    uid=0,
+    mem_total=2 * GIB,
+    disk_free={"/srv": 9 * GIB, "/var": 9 * GIB},
+    listeners=(),
+    login=None,
+)
+STRANGER = Listener(812, "ubuntu", "python3 app.py", "/user.slice/user-1000.slice/session-3.scope")
+
+
+def test_a_good_host_has_no_problem():
+    assert problems_of(WANTED, GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "about", "words"),
+    [
+        ({"uid": 1000}, "sudo", "--ask-become-pass"),
+        ({"os_id": "centos", "os_version": "9"}, "system", "is centos 9: supported are ubuntu 22.04"),
+        ({"os_id": "debian", "os_version": "10"}, "system", "debian 12, 13"),
+        ({"os_id": "", "os_version": ""}, "system", "is unknown"),
+        ({"machine": "armv7l"}, "machine", "64-bit"),
+        ({"init": "bash"}, "init", "process 1 is bash"),
+        ({"controllers": None}, "cgroups", "not unified"),
+        ({"controllers": frozenset({"cpu"})}, "cgroups", "cgroup_disable=memory"),
+        ({"mem_total": GIB}, "service_memory_max", "is 1024M, but the host has 1024M"),
+        ({"disk_free": {"/srv": GIB // 2}}, "/srv", "has 512M free, 1024M are needed"),
+        ({"login": (1000, "/bin/bash")}, "app_name", "a person's login"),
+        ({"listeners": (STRANGER,)}, "app_port", "process 812 of user ubuntu (python3 app.py)"),
+        ({"listeners": (Listener(0, "", "", ""),)}, "app_port", "an unknown process"),
+    ],
+)
+def test_each_obstacle_is_named_with_a_remedy(change, about, words):
+    problems = problems_of(WANTED, replace(GOOD, **change))
+    assert [name for name, _ in problems] == [about]
+    assert words in problems[0][1]
+
+
+def test_all_obstacles_are_told_at_once():
+    bad = replace(GOOD, uid=1, init="sh", machine="i686", listeners=(STRANGER,))
+    text = report("web1", problems_of(WANTED, bad))
+    assert text.startswith("4 problems on the host web1; nothing was changed:\n")
+
+
+@pytest.mark.parametrize("login", [(998, "/usr/sbin/nologin"), (1001, "/usr/sbin/nologin"), (998, "/bin/sh")])
+def test_a_system_user_of_that_name_is_the_sites_own(login):
+    assert problems_of(WANTED, replace(GOOD, login=login)) == []
+
+
+@pytest.mark.parametrize(
+    ("listener", "own"),
+    [
+        (Listener(1, "root", "/sbin/init", "/init.scope"), True),
+        (Listener(900, "currents", "gunicorn", "/system.slice/currents.service"), True),
+        (Listener(900, "currents", "gunicorn", "/system.slice/currents.service/worker"), True),
+        (Listener(900, "x", "gunicorn", "/system.slice/currents.service-old"), False),
+        (STRANGER, False),
+    ],
+)
+def test_the_sites_own_socket_is_no_stranger(listener, own):
+    assert belongs_to_site(listener, "currents") is own
+
+
+def test_a_service_on_the_port_comes_with_the_command_that_stops_it():
+    other = Listener(70, "www-data", "nginx", "/system.slice/nginx.service")
+    fault = problems_of(WANTED, replace(GOOD, listeners=(other,)))[0][1]
+    assert "sudo systemctl disable --now nginx.service" in fault
+
+
+def test_listening_sockets_are_read_from_the_kernels_tables():
+    table = (
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+        "   0: 00000000:15B3 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1\n"
+        "   1: 0100007F:15B3 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n"
+        "   2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1\n"
+    )
+    assert listening_inodes(table, 5555) == {4711}
+    assert listening_inodes("", 5555) == set()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_real_listener_is_found_with_its_process(family):
+    with socket.socket(family) as server:
+        server.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+        server.listen()
+        found = listeners_on(server.getsockname()[1])
+    assert os.getpid() in {one.pid for one in found}
+    assert all(one.command for one in found)
+
+
+def test_a_free_port_has_no_listener():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        assert listeners_on(server.getsockname()[1]) == ()
+
+
+def test_the_system_is_read_from_os_release():
+    text = 'PRETTY_NAME="Ubuntu 24.04 LTS"\nID=ubuntu\nVERSION_ID="24.04"\n# note\n'
+    release = parse_os_release(text)
+    assert (release["ID"], release["VERSION_ID"]) == ("ubuntu", "24.04")
+
+
+def test_the_version_of_systemd_is_a_number():
+    assert systemd_version("systemd 255 (255.4-1ubuntu8)\n+PAM") == 255
+    assert systemd_version("") == 0
+
+
+def test_a_size_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="banana"):
+        parse_size("banana")

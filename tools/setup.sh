@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# Prepares this computer. Safe to run again: what is there already is left alone.
+#
+#   tools/setup.sh controller   make .venv with exactly the versions in requirements.lock
+#   tools/setup.sh lab          install the apt packages the lab and the tests need
+#
+# Needs python3 (3.11 or newer) and, for missing apt packages, root or sudo.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+
+# program that shows the package is there, and the package
+LAB_PACKAGES=(
+    "qemu-system-x86_64 qemu-system-x86"
+    "qemu-img qemu-utils"
+    "mmdebstrap mmdebstrap"
+    "mkfs.ext4 e2fsprogs"
+    "ssh openssh-client"
+    "rsync rsync"
+    "git git"
+    "logrotate logrotate"
+    "systemd-analyze systemd"
+    "shellcheck shellcheck"
+)
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+die() {
+    say "$*"
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        die "root is needed for: $*. Run it as root, or install sudo."
+    fi
+}
+
+# Installs packages. The lists are fetched only here, so a complete computer needs no network. A source
+# that cannot be reached (a third party's, say) is not our business as long as the packages can be had.
+apt_install() {
+    command -v apt-get >/dev/null || die "apt-get is missing. Install these yourself: $*"
+    say "fetching the package lists"
+    as_root apt-get update --quiet --quiet ||
+        say "warning: some package sources cannot be reached; going on with the others"
+    say "installing: $*"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --quiet --yes --no-install-recommends "$@" ||
+        die "apt-get could not install: $*. Its message above says why; a network or a mirror may be missing."
+}
+
+lock_stamp() { sha256sum requirements.lock pyproject.toml | sha256sum | cut -d ' ' -f 1; }
+
+make_venv() {
+    local python=$1
+    rm -rf .venv
+    if "$python" -c 'import ensurepip' 2>/dev/null && "$python" -m venv .venv; then
+        return
+    fi
+    say "python's venv module is incomplete"
+    apt_install python3-venv
+    rm -rf .venv
+    # The package belongs to the distribution's python, not to another one that may come first in PATH.
+    python=/usr/bin/python3
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        die "$python is older than 3.11. Install a newer python and set PYTHON to it."
+    "$python" -m venv .venv
+}
+
+setup_controller() {
+    local python=${PYTHON:-python3} stamp=.venv/.lock-stamp uv
+    command -v "$python" >/dev/null || apt_install python3 python3-venv
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        die "$python is older than 3.11. Install a newer python and set PYTHON to it."
+    if [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$(lock_stamp)" ]; then
+        say "controller: .venv is up to date"
+        return
+    fi
+    if ! { [ -x .venv/bin/python ] && .venv/bin/python -m pip --version >/dev/null 2>&1; }; then
+        say "making .venv"
+        make_venv "$python"
+    fi
+    rm -f "$stamp"
+    # uv's own lines of the lock (version and hashes) install the installer.
+    uv=$(mktemp)
+    # shellcheck disable=SC2064 # the name is known now
+    trap "rm -f '$uv'" EXIT
+    sed -n '/^uv==/,/^[^ ]/{/^uv==/p;/^  */p}' requirements.lock >"$uv"
+    [ -s "$uv" ] || die "requirements.lock does not name uv."
+    if ! .venv/bin/uv --version 2>/dev/null | grep -qF "uv $(sed -n 's/^uv==\([^ ]*\).*/\1/p' "$uv")"; then
+        say "installing uv"
+        .venv/bin/python -m pip install --quiet --no-deps --requirement "$uv"
+    fi
+    say "installing what requirements.lock names"
+    VIRTUAL_ENV=$PWD/.venv .venv/bin/uv pip sync --quiet requirements.lock
+    VIRTUAL_ENV=$PWD/.venv .venv/bin/uv pip install --quiet --no-deps --editable .
+    lock_stamp >"$stamp"
+    say "controller: ready (.venv)"
+}
+
+setup_lab() {
+    local entry program package missing=()
+    for entry in "${LAB_PACKAGES[@]}"; do
+        read -r program package <<<"$entry"
+        PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("$package")
+    done
+    if [ "${#missing[@]}" -eq 0 ]; then
+        say "lab: every package is there"
+        return
+    fi
+    apt_install "${missing[@]}"
+    say "lab: ready"
+}
+
+case ${1-} in
+controller) setup_controller ;;
+lab) setup_lab ;;
+*)
+    say "usage: tools/setup.sh controller|lab"
+    exit 2
+    ;;
+esac
