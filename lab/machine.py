@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,35 +244,36 @@ class Machine:
         definition = record.definition
         running = [name for name in self.home.machine_names() if Machine(self.home, name).pid]
         qemu.check_memory(Path("/proc/meminfo").read_text(), definition.memory_mib, running)
+        started = time.monotonic()
+        with step(f"booting {self.name} ({definition.image}, {qemu.host_accelerator().name})"):
+            self._power_on(record)
+            self._wait_until_up(started)
+
+    def _power_on(self, record: Record) -> None:
+        """Start QEMU and write down where it can be reached."""
+        ports = self._launch(record)
+        accelerator = qemu.host_accelerator().name
+        public = (self.directory / "ssh_host_ed25519_key.pub").read_text()
+        (self.directory / "known_hosts").write_text(ssh.known_hosts_line(ports[_SSH_PORT], public))
+        self._write(replace(record, accelerator=accelerator, ports=ports))
+
+    def _launch(self, record: Record) -> dict[int, int]:
+        """Start QEMU and return its ports; the ones of the last time if they are still free."""
         image = Image(self.home.images / record.image_identity)
         if not image.disk.is_file():
             raise LabError(
                 f"The image under {self.name}'s disk is gone ({image.directory}).\n"
                 f"Remove the machine and make it anew: python -m lab down {self.name}"
             )
-        accelerator = qemu.host_accelerator()
-        started = time.monotonic()
-        with step(f"booting {self.name} ({definition.image}, {accelerator.name})"):
-            ports = self._launch(record, image, accelerator)
-            record = Record(definition, record.image_identity, record.lan_address, accelerator.name, ports)
-            public = (self.directory / "ssh_host_ed25519_key.pub").read_text()
-            (self.directory / "known_hosts").write_text(ssh.known_hosts_line(ports[_SSH_PORT], public))
-            self._write(record)
-            self._wait_until_up(started)
-
-    def _launch(self, record: Record, image: Image, accelerator: qemu.Accelerator) -> dict[int, int]:
-        """Start QEMU and return its ports; the ones of the last time if they are still free."""
         try:
-            return self._launch_with(record, record.ports, image, accelerator)
+            return self._launch_with(record, record.ports, image)
         except HostError:
             if not any(record.ports.values()):
                 raise
             say(f"the ports of {self.name} are in use by another program: it gets new ones")
-            return self._launch_with(record, dict.fromkeys(record.ports, 0), image, accelerator)
+            return self._launch_with(record, dict.fromkeys(record.ports, 0), image)
 
-    def _launch_with(
-        self, record: Record, ports: dict[int, int], image: Image, accelerator: qemu.Accelerator
-    ) -> dict[int, int]:
+    def _launch_with(self, record: Record, ports: dict[int, int], image: Image) -> dict[int, int]:
         lan = None
         if record.definition.network and record.lan_address:
             endpoint = network.multicast_endpoint(self.home.root, record.definition.network)
@@ -287,7 +289,7 @@ class Machine:
             forwards=ports,
             lan=lan,
         )
-        argv = qemu.command_line(hardware, accelerator)
+        argv = qemu.command_line(hardware, qemu.host_accelerator())
         log = self.directory / "qemu.log"
         control = self.directory / "qmp.sock"
         control.unlink(missing_ok=True)
@@ -316,19 +318,32 @@ class Machine:
     def _wait_until_up(self, started: float, condition: Callable[[], bool] | None = None) -> None:
         """Wait until a login works (and `condition` holds); raise GuestLostError as soon as it cannot."""
         condition = condition or (lambda: bool(self.boot_id()))
-        port = self.access().port
         # Only this boot's part of the log: a panic of an earlier boot is history.
         seen = 0 if not self.serial_log.exists() else max(0, self.serial_log.stat().st_size - 4096)
+        restarted = False
         while True:
             if self.pid is None:
-                raise self._lost("QEMU ended while the machine was booting")
+                if restarted or not self._died_in_firmware():
+                    raise self._lost("QEMU ended while the machine was booting")
+                restarted = True
+                say(f"QEMU crashed in its firmware, before the guest's kernel: starting {self.name} again")
+                self._power_on(self._require_record())
             if "Kernel panic - not syncing" in self._serial_since(seen):
                 raise self._lost("the guest's kernel panicked")
-            if ssh.answers(port) and condition():
+            if ssh.answers(self.access().port) and condition():
                 return
             if time.monotonic() - started > BOOT_TIMEOUT_SECONDS:
                 raise self._lost(f"no login was possible within {BOOT_TIMEOUT_SECONDS:.0f} s")
             time.sleep(0.1)
+
+    def _died_in_firmware(self) -> bool:
+        """Tell whether the console ends in QEMU's firmware.
+
+        QEMU 7.2 can crash there when it emulates on a busy computer: the device map changes under a running
+        processor (memory_region_dispatch_read of a region that is gone; seen after a guest's reboot). The
+        guest runs nothing at that moment, so starting again loses nothing.
+        """
+        return "Booting from ROM" in tail(self.serial_log, 1)
 
     def _serial_since(self, offset: int) -> str:
         try:
