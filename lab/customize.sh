@@ -16,9 +16,13 @@ update-ca-certificates >/dev/null
 systemctl enable --quiet systemd-networkd.service lab-seed.service
 # They would hold apt's lock at a random moment. A role that wants them can enable them.
 systemctl disable --quiet apt-daily.timer apt-daily-upgrade.timer
-# Nobody looks at these consoles.
+# Consoles nobody looks at, and things no test needs; each costs time at every boot.
 systemctl mask --quiet getty@tty1.service serial-getty@ttyS0.service getty-static.service \
-    systemd-hwdb-update.service systemd-pstore.service e2scrub_reap.service
+    systemd-hwdb-update.service systemd-pstore.service e2scrub_reap.service systemd-binfmt.service \
+    proc-sys-fs-binfmt_misc.automount dev-hugepages.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
+    sys-kernel-config.mount sys-fs-fuse-connections.mount systemd-network-generator.service \
+    modprobe@dm_mod.service modprobe@fuse.service modprobe@loop.service modprobe@drm.service \
+    modprobe@configfs.service modprobe@efi_pstore.service
 EOF
 
 # Keep only the packages that were asked for: what was installed already needs no second copy.

@@ -14,6 +14,15 @@ _STATIC = {
         "# Only the recorded key: the others would cost time at every handshake and be unknown to the client.\n"
         "HostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\nPasswordAuthentication no\nPrintMotd no\n"
     ),
+    # The distribution's initial RAM disk carries drivers for every computer, and an emulated processor takes
+    # seconds to unpack it. These are all the drivers a lab machine's root disk needs.
+    "etc/initramfs-tools/conf.d/lab": "MODULES=list\n",
+    "etc/initramfs-tools/hooks/lab": """\
+#!/bin/sh
+[ "$1" = prereqs ] && exit 0
+. /usr/share/initramfs-tools/hook-functions
+manual_add_modules virtio_pci virtio_blk ext4
+""",
     # Each machine has its name, keys and addresses in a tar archive on its second disk. They are
     # unpacked once and written out at once, so that a power cut cannot undo them.
     "etc/systemd/system/lab-seed.service": """\
@@ -66,7 +75,9 @@ def file_mode(path: str) -> int:
     """Return the mode of a guest file: private keys and sudo rules are readable by root alone."""
     if path.endswith("_key"):
         return 0o600
-    return 0o440 if path.startswith("etc/sudoers.d/") else 0o644
+    if path.startswith("etc/sudoers.d/"):
+        return 0o440
+    return 0o755 if path.startswith("etc/initramfs-tools/hooks/") else 0o644
 
 
 def pack(files: Mapping[str, str]) -> bytes:

@@ -176,7 +176,8 @@ def mmdebstrap_argv(spec: ImageSpec, keyring: Path, draft: Path, packages: Path)
         "--dpkgopt=force-unsafe-io",
         '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
         f"--setup-hook=sync-in {packages} /var/cache/apt/archives",
-        f"--customize-hook=tar-in {draft}/files.tar /",
+        # Before the kernel comes, so that its initial RAM disk is made with our settings.
+        f"--essential-hook=tar-in {draft}/files.tar /",
         f"--customize-hook={_HERE}/customize.sh",
         f"--customize-hook=sync-out /var/cache/lab-stash {draft}/packages",
         f"--customize-hook=copy-out /boot {draft}",

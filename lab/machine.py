@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from lab.progress import say, step
 # panics or whose QEMU ends is noticed at once.
 BOOT_TIMEOUT_SECONDS = 300.0
 _STOP_TIMEOUT_SECONDS = 30.0
+#: A login on an emulated, busy machine takes up to ten seconds.
+_ANSWER_SECONDS = 25.0
 _ROOM_FOR_MACHINE = 1 << 30
 _SSH_PORT = 22
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
@@ -126,11 +129,14 @@ class Machine:
         with self._lock():
             self._require_running()
             before = self.boot_id()
+            if not before:
+                raise self._lost("ssh does not answer")
             started = time.monotonic()
             with step(f"rebooting {self.name}"):
-                # The connection may be cut before the command can tell how it went.
-                self.run(["sudo", "systemctl", "reboot"])
-                self._wait_until_up(started, lambda: self.boot_id() != before)
+                # The connection may be cut, or hang, before the command can tell how it went.
+                with suppress(subprocess.TimeoutExpired):
+                    ssh.run_remote(self.access(), ["sudo", "systemctl", "reboot"], _ANSWER_SECONDS)
+                self._wait_until_up(started, lambda: self.boot_id() not in ("", before))
 
     def cut_power(self) -> None:
         """Kill QEMU, as a power cut would, and start the same disk again."""
@@ -154,7 +160,10 @@ class Machine:
 
     def boot_id(self) -> str:
         """Return the kernel's id of this boot, or an empty string while the guest does not answer."""
-        return self.run(["cat", _BOOT_ID]).stdout.strip()
+        try:
+            return ssh.run_remote(self.access(), ["cat", _BOOT_ID], _ANSWER_SECONDS).stdout.strip()
+        except subprocess.TimeoutExpired:
+            return ""
 
     def interactive(self, command: list[str], terminal: bool) -> int:
         """Run ssh with this terminal; return the command's own status.

@@ -218,8 +218,21 @@ class Systemd:
             except FileNotFoundError:
                 return ["its record of inputs"]
             return changed_inputs(text, lambda path: Path(path).read_bytes())
-        started = time.time() - (time.monotonic() - int(state.get("ActiveEnterTimestampMonotonic") or 0) / 1e6)
-        return [path for path in newer if Path(path).exists() and Path(path).stat().st_mtime > started]
+        return changed_after(newer, state.get("ActiveEnterTimestampMonotonic"))
+
+    def newer_than_loaded(self, paths: Sequence[str]) -> list[str]:
+        """Name the files that changed after systemd last read its units.
+
+        ``NeedDaemonReload`` alone is not enough: systemd 252 does not see a new drop-in in a new directory.
+        """
+        shown = parse_show(self.run("show", "-p", "UnitsLoadTimestampMonotonic"))
+        return changed_after(paths, shown.get("UnitsLoadTimestampMonotonic"))
+
+
+def changed_after(paths: Sequence[str], monotonic_microseconds: str | None) -> list[str]:
+    """Return the paths that exist and were modified after a time that systemd gives since boot."""
+    moment = time.time() - (time.monotonic() - int(monotonic_microseconds or 0) / 1e6)
+    return [path for path in paths if Path(path).exists() and Path(path).stat().st_mtime > moment]
 
 
 def healthy(url: str) -> str:
@@ -273,7 +286,9 @@ def main() -> None:
     systemd = Systemd(module)
     names = [unit for unit in (wanted.name, wanted.socket) if unit]
     units = {unit: systemd.show(unit) for unit in names}
-    stale = [unit for unit in names if is_stale(units[unit])]
+    stale = [unit for unit in names if is_stale(units[unit])] or systemd.newer_than_loaded(
+        [*(f"/etc/systemd/system/{unit}" for unit in names), *options["newer_files"]]
+    )
     if stale and not module.check_mode:
         # Before anything is decided: what a generator makes of /etc/fstab, say, is known only after it.
         systemd.run("daemon-reload")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 SECRET = re.compile(r"""^\s*(?:authtoken|api_key):\s*["']?([^"'\s]+)""", re.MULTILINE)
 ERROR = re.compile(r"ERR_NGROK_(\d+)")
+ONLINE = "client session established"
 # An agent that ends sooner than this after its start will do so again.
 EARLY_SECONDS = 30.0
 REFUSED_STATUS = 1  # what the agent exits with when the edge refuses it; a crash of its own gives 2
@@ -61,11 +62,16 @@ def delay_after(status: int, lived_seconds: float, refused_seconds: float) -> fl
     return refused_seconds if refused else 0.0
 
 
+def advise(error: str) -> str:
+    """Say what ngrok's error number means for the operator."""
+    return f"ERR_NGROK_{error}: {ADVICE.get(error, 'see https://ngrok.com/docs/errors/')}"
+
+
 def explain(status: int, error: str, delay: float) -> str:
     """Say in one sentence why the agent ended and what to do."""
     cause = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
     if status == REFUSED_STATUS and error:
-        cause = f"was refused with ERR_NGROK_{error}: {ADVICE.get(error, 'see https://ngrok.com/docs/errors/')}"
+        cause = f"was refused with {advise(error)}"
     return f"The ngrok agent {cause}; " + (f"next try in {delay:.0f} s" if delay else "next try at once")
 
 
@@ -113,7 +119,12 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, stop)
         error = ""
         for line in agent.stdout or ():
-            error = (ERROR.findall(line) or [error])[-1]
+            # An agent that has been online before does not end when it is refused: it tries again, ever more slowly.
+            if numbers := ERROR.findall(line):
+                error = numbers[-1]
+                notify(f"ngrok refuses the agent with {advise(error)}")
+            elif ONLINE in line:
+                notify("connected to ngrok")
             print(redact(line, secrets), end="", flush=True)
         status = agent.wait()
     if not stopping.is_set():

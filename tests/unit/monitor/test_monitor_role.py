@@ -83,7 +83,7 @@ def test_the_jobs_environment_is_complete(cron):
 def test_the_command_is_locked_and_limited_from_outside(cron):
     _, job = cron
     assert job["command"] == (
-        "flock -n /run/sitectl-currents.cron timeout -k 5 50 /usr/local/bin/sitectl --site currents check"
+        "flock -n /run/sitectl-currents.cron timeout -k 5 50 sitectl --site currents check"
     )
     assert "%" not in job["command"], "cron reads % as the end of the command"
 
@@ -99,12 +99,15 @@ def test_the_program_ends_before_timeout_ends_it(cron):
 
 def test_the_command_line_runs_in_cron_s_shell(cron, tmp_path):
     variables, job = cron
-    program = tmp_path / "program"
+    # Where the role installs it, moved: cron finds it only through the PATH that the file sets.
+    program = tmp_path / "usr-local-bin" / "sitectl"
+    program.parent.mkdir()
     program.write_text('#!/bin/sh\necho "ran $*"\n')
     program.chmod(0o755)
-    command = job["command"].replace("/usr/local/bin/sitectl", str(program)).replace("/run/", f"{tmp_path}/")
+    command = job["command"].replace("/run/", f"{tmp_path}/")
+    environment = {**variables, "PATH": variables["PATH"].replace("/usr/local/bin", str(program.parent))}
     done = subprocess.run(
-        [variables["SHELL"], "-c", command], env=variables, capture_output=True, text=True, check=True
+        [variables["SHELL"], "-c", command], env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout == "ran --site currents check\n"
 

@@ -69,10 +69,24 @@ def test_refused_agent_is_followed_late_and_systemd_is_told(runner, tmp_path):
         channel.bind(str(tmp_path / "notify"))
         channel.settimeout(10)
         process = runner(REFUSED, "--refused-delay", "60", NOTIFY_SOCKET=str(tmp_path / "notify"))
-        status = channel.recv(4096).decode()
+        status = ""
+        while "next try" not in status:
+            status = channel.recv(4096).decode()
     assert status.startswith("STATUS=The ngrok agent was refused with ERR_NGROK_107")
     assert status.endswith("next try in 60 s")
     assert process.poll() is None
+
+
+def test_refusal_of_a_running_agent_shows_in_the_status_until_it_is_over(runner, tmp_path):
+    script = 'echo "err=ERR_NGROK_108"; echo "client session established"; exec sleep 60'
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.bind(str(tmp_path / "notify"))
+        channel.settimeout(10)
+        process = runner(script, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        said = [channel.recv(4096).decode() for _ in range(2)]
+    assert said[0].startswith("STATUS=ngrok refuses the agent with ERR_NGROK_108: too many agents")
+    assert said[1] == "STATUS=connected to ngrok"
+    process.terminate()
 
 
 def test_stop_during_the_wait_is_obeyed_at_once(runner):

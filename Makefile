@@ -1,0 +1,47 @@
+# Each target is one readable command; `make` alone lists them.
+VENV := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make the controller ready: virtual environment in .venv, from the lock
+	@tools/setup.sh controller
+
+demo: lab-ready ## A machine, the whole site on it, a URL at the end
+	@$(VENV)/python tools/demo.py up
+
+demo-ssh: setup ## Run a command on the demo machine: make demo-ssh CMD="sudo sitectl status"
+	@$(VENV)/lab ssh demo $(CMD)
+
+demo-down: setup ## Remove the demo machine
+	@$(VENV)/python tools/demo.py down
+
+test: lint unit molecule ## Everything: lint, unit tests, Molecule; a summary at the end
+
+lint: lab-ready ## Style and types
+	$(VENV)/ruff check
+	$(VENV)/ruff format --check
+	$(VENV)/mypy
+	$(VENV)/yamllint --strict .
+	ANSIBLE_STDOUT_CALLBACK=default $(VENV)/ansible-lint --offline
+	shellcheck tools/*.sh lab/*.sh .ci/run
+
+unit: lab-ready ## Tests that need no machine
+	$(VENV)/pytest tests/unit examples/currents/tests tests/edge
+
+molecule: lab-ready ## Real machines: every scenario
+	$(VENV)/python tools/scenarios.py
+
+lock: setup ## Resolve requirements.in into requirements.lock
+	$(VENV)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	  --python-version 3.11 requirements.in --output-file requirements.lock
+
+clean: demo-down ## Remove what these targets made
+	rm -rf .venv .cache
+
+lab-ready: setup
+	@tools/setup.sh lab
+
+.PHONY: help setup demo demo-ssh demo-down test lint unit molecule lock clean lab-ready
+.DEFAULT_GOAL := help

@@ -1,0 +1,113 @@
+"""What the sentences of all scenarios share: the site as a visitor reaches it, and polling to a deadline."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+MACHINES = "inventory/machines.yml"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a visitor got."""
+
+    status: int
+    body: str
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One inventory entry, reached through the port forwarded from its machine."""
+
+    name: str
+    url: str
+
+    def get(self, path: str = "/", seconds: float = 20, accept: str = "*/*") -> Answer:
+        """Ask once; an error status is an answer, no answer is an OSError."""
+        request = urllib.request.Request(self.url + path, headers={"Accept": accept})
+        try:
+            with urllib.request.urlopen(request, timeout=seconds) as answer:
+                return Answer(answer.status, answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return Answer(error.code, error.read().decode())
+
+    def healthy(self, path: str = "/health") -> bool:
+        try:
+            return self.get(path, seconds=5).status == 200
+        except OSError:
+            return False
+
+
+def poll_until(true: Callable[[], object], seconds: float, what: str) -> float:
+    """Ask until it is true and return the seconds that took; fail at the deadline."""
+    start = time.monotonic()
+    while not true():
+        if time.monotonic() - start > seconds:
+            pytest.fail(f"after {seconds} s still not: {what}")
+        time.sleep(0.2)
+    return time.monotonic() - start
+
+
+def site_of(request: pytest.FixtureRequest, name: str, port: str | None = None) -> Site:
+    """Return the site of an inventory entry from what the scenario's create step wrote down."""
+    scenario = next(p for p in Path(request.path).parents if (p / MACHINES).exists())
+    machine = yaml.safe_load((scenario / MACHINES).read_text())["all"]["hosts"][name]
+    forwards = machine["machine_forwards"]
+    return Site(name, f"http://127.0.0.1:{forwards[port] if port else next(iter(forwards.values()))}")
+
+
+@pytest.fixture
+def poll() -> Callable[..., float]:
+    return poll_until
+
+
+@pytest.fixture
+def entry(host) -> str:
+    """The inventory entry that this test looks at."""
+    return host.backend.get_pytest_id().removeprefix("ansible://")
+
+
+@pytest.fixture
+def site(request, entry) -> Site:
+    return site_of(request, entry)
+
+
+@pytest.fixture
+def root(host) -> Iterator:
+    """The host, with commands run as root."""
+    with host.sudo():
+        yield host
+
+
+@pytest.fixture
+def show(root) -> Callable[..., str]:
+    """Ask systemd for one property of a unit."""
+
+    def ask(unit: str, name: str) -> str:
+        return root.check_output("systemctl show %s --property=%s --value", unit, name).strip()
+
+    return ask
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Put the unit's state and the end of its journal under every failed sentence."""
+    report = yield
+    if report.when == "call" and report.failed and "root" in getattr(item, "funcargs", {}):
+        root = item.funcargs["root"]
+        for command in ("systemctl --no-pager --full status 'currents*'", "journalctl --no-pager -q -n 40"):
+            report.sections.append((command, root.run(command).stdout))
+    return report
