@@ -49,7 +49,7 @@ def inventory(machine: dict[str, Any]) -> dict[str, Any]:
                     "ansible_user": machine["ssh_user"],
                     "ansible_ssh_private_key_file": machine["ssh_key"],
                     "ansible_ssh_common_args": f"-o UserKnownHostsFile={machine['known_hosts']}",
-                    "app_source": str(ROOT / "examples" / "currents"),
+                    "app_source": "examples/currents",
                 }
             }
         }

@@ -21,6 +21,8 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 GIT_TIMEOUT_SECONDS = 300
+#: Where relative paths of the controller start, wherever the command was typed.
+REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sitekeeper" / "sources"
 
 
@@ -159,7 +161,7 @@ def opened(kind: str, source: str, version: str, checksum: str) -> Iterator[Sour
     Raises:
         ValueError: it cannot be had; the message says what to do.
     """
-    path = Path(source).expanduser()
+    path = REPOSITORY / Path(source).expanduser()
     with tempfile.TemporaryDirectory(prefix="sitekeeper-") as scratch:
         if kind == "directory":
             if not path.is_dir():

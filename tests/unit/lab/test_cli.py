@@ -112,6 +112,15 @@ def test_ssh_to_a_machine_without_qemu_is_a_lost_guest(home: Home, capsys: pytes
     assert "lab down one" in message
 
 
+def test_a_crash_in_the_firmware_is_told_from_one_in_the_guest(home: Home):
+    stopped_machine(home, "one")
+    machine = Machine(home, "one")
+    machine.serial_log.write_text("[ 172.2] reboot: Restarting system\nSeaBIOS\nBooting from ROM..\x1bc\x1b[2J")
+    assert machine._died_in_firmware()
+    machine.serial_log.write_text("SeaBIOS\nBooting from ROM..\n[ 3.1] systemd[1]: a warning\n")
+    assert not machine._died_in_firmware()
+
+
 def test_ssh_to_a_machine_that_never_was_says_how_to_make_it(home: Home, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["ssh", "one", "true"]) == 2
     assert "lab up one" in capsys.readouterr().err
