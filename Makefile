@@ -24,7 +24,7 @@ lint: lab-ready ## Style and types
 	$(VENV)/ruff format --check
 	$(VENV)/mypy
 	$(VENV)/yamllint --strict .
-	ANSIBLE_STDOUT_CALLBACK=default $(VENV)/ansible-lint --offline
+	ANSIBLE_INVENTORY=inventory/hosts.example.yml ANSIBLE_STDOUT_CALLBACK=default $(VENV)/ansible-lint --offline
 	shellcheck tools/*.sh lab/*.sh .ci/run
 
 unit: lab-ready ## Tests that need no machine

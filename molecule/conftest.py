@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-MACHINES = "inventory/machines.yml"
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -37,7 +35,14 @@ class Site:
 
     def get(self, path: str = "/", seconds: float = 20, accept: str = "*/*") -> Answer:
         """Ask once; an error status is an answer, no answer is an OSError."""
-        request = urllib.request.Request(self.url + path, headers={"Accept": accept})
+        return self._ask(urllib.request.Request(self.url + path, headers={"Accept": accept}), seconds)
+
+    def post(self, path: str, body: bytes, kind: str, seconds: float = 60) -> Answer:
+        """Send once."""
+        return self._ask(urllib.request.Request(self.url + path, data=body, headers={"Content-Type": kind}), seconds)
+
+    @staticmethod
+    def _ask(request: urllib.request.Request, seconds: float) -> Answer:
         try:
             with urllib.request.urlopen(request, timeout=seconds) as answer:
                 return Answer(answer.status, answer.read().decode())
@@ -61,12 +66,9 @@ def poll_until(true: Callable[[], object], seconds: float, what: str) -> float:
     return time.monotonic() - start
 
 
-def site_of(request: pytest.FixtureRequest, name: str, port: str | None = None) -> Site:
-    """Return the site of an inventory entry from what the scenario's create step wrote down."""
-    scenario = next(p for p in Path(request.path).parents if (p / MACHINES).exists())
-    machine = yaml.safe_load((scenario / MACHINES).read_text())["all"]["hosts"][name]
-    forwards = machine["machine_forwards"]
-    return Site(name, f"http://127.0.0.1:{forwards[port] if port else next(iter(forwards.values()))}")
+def hosts(scenario: Path, file: str) -> dict:
+    """Return the hosts of one file of a scenario's inventory."""
+    return yaml.safe_load((scenario / "inventory" / file).read_text())["all"]["hosts"]
 
 
 @pytest.fixture
@@ -82,7 +84,11 @@ def entry(host) -> str:
 
 @pytest.fixture
 def site(request, entry) -> Site:
-    return site_of(request, entry)
+    """The site of that entry, from what the scenario's create step wrote down."""
+    scenario = next(path for path in request.path.parents if (path / "inventory").is_dir())
+    port = hosts(scenario, "hosts.yml")[entry].get("app_port", 5555)
+    forwards = hosts(scenario, "machines.yml")[entry]["machine_forwards"]
+    return Site(entry, f"http://127.0.0.1:{forwards[str(port)]}")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ Nothing here looks at the host or at another value. Only the controller uses thi
 
 from __future__ import annotations
 
+import ast
 import ipaddress
 import re
 import sys
@@ -18,7 +19,7 @@ Check = Callable[[object], bool]
 _SIZE = re.compile(r"([1-9][0-9]{0,14})([KMGT]?)")
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,14}")
 _HOST_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_MODULE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*(\(\))?")
+_MODULE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\.[A-Za-z_][A-Za-z0-9_]*)*:([A-Za-z_][A-Za-z0-9_]*(\(.*\))?)")
 _GIT_URL = re.compile(
     r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]+"
     r"|ssh://[a-z_][a-z0-9_-]*@[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]+"
@@ -148,11 +149,31 @@ def is_user_name(value: object) -> bool:
 
 
 def is_module(value: object) -> bool:
-    """Accept `package.module:callable` and `package.module:factory()`, unless the module is Python's own."""
+    """Accept `package.module:callable` and `package.module:factory(...)`, unless the module is Python's own.
+
+    As Gunicorn does (`gunicorn.util.import_app`), a factory's arguments must be literals.
+    """
     if not isinstance(value, str) or len(value) > 255:
         return False
     match = _MODULE.fullmatch(value)
-    return match is not None and match[1] not in sys.stdlib_module_names
+    if match is None or match[1] in sys.stdlib_module_names:
+        return False
+    try:
+        target = ast.parse(match[3], mode="eval").body
+        if isinstance(target, ast.Call):
+            arguments = [*target.args, *(keyword.value for keyword in target.keywords)]
+            return isinstance(target.func, ast.Name) and all(_is_literal(argument) for argument in arguments)
+    except (SyntaxError, ValueError):
+        return False
+    return isinstance(target, ast.Name)
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
 
 
 def is_address(value: object) -> bool:

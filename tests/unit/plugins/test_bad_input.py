@@ -56,6 +56,7 @@ CASES = {
     "memory-small": ({"service_memory_max": "4M"}, r'service_memory_max +is "4M": .*at least 64M'),
     "module-colon": ({"app_module": "app"}, r'app_module +is "app": must be MODULE:CALLABLE'),
     "module-python": ({"app_module": "os:system"}, r'app_module +is "os:system":'),
+    "module-argument": ({"app_module": "shop:create(os.environ)"}, r"app_module +is "),
     "module-newline": ({"app_module": "app:app\n"}, r"app_module +has a line break"),
     "path-blank": ({"app_root": "/srv/my app"}, r'app_root +is "/srv/my app"'),
     "path-system": ({"app_root": "/etc"}, r'app_root +is "/etc": must be a path below /srv'),

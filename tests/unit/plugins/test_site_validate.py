@@ -70,6 +70,7 @@ def test_sizes_are_powers_of_1024(text, number):
         ("app_port", "5556"),
         ("host_swap_size", 0),
         ("app_module", "shop.web:create_app()"),
+        ("app_module", 'shop.web:create_app(["/var/lib/shop"], debug=False)'),
         ("app_version", "release/2.1"),
         ("ngrok_domain", "currents.ngrok-free.app"),
         ("app_bind_address", "::"),
