@@ -19,6 +19,8 @@ FIRST = "default"
 SILENT = re.compile(r"missing playbook|no tests found|no tests ran|verifier is disabled", re.IGNORECASE)
 #: Made-up secrets of the tests' inventories: whatever prints one would print a real one.
 CANARY = re.compile(r"canary-[0-9a-f]{16}")
+#: "3 passed in 0.12s", with or without what pytest draws around it.
+CLOSING = re.compile(r" in [0-9.]+s\b")
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|error)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -49,7 +51,7 @@ def counted(lines: Iterable[str]) -> tuple[int, int]:
     passed = failed = 0
     for line in lines:
         clean = COLOUR.sub("", line)
-        if " in " in clean and (found := COUNT.findall(clean)):
+        if CLOSING.search(clean) and (found := COUNT.findall(clean)):
             for number, word in found:
                 passed += int(number) if word == "passed" else 0
                 failed += int(number) if word in ("failed", "error") else 0
@@ -95,6 +97,9 @@ def table(outcomes: Sequence[Outcome]) -> str:
 def main(names: Sequence[str]) -> int:
     """Run the named scenarios, or all; return 0 when each passed and tested something."""
     found = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+    if not found:
+        print("there is no scenario: molecule/*/molecule.yml matches no file")
+        return 2
     chosen = list(names) or sorted(found, key=lambda name: name != FIRST)
     unknown = sorted(set(chosen) - set(found))
     if unknown:

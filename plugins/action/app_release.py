@@ -6,12 +6,16 @@ import contextlib
 import fnmatch
 import gzip
 import hashlib
+import http.client
+import lzma
 import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
+import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +25,9 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 GIT_TIMEOUT_SECONDS = 300
+#: Without a single byte.
+DOWNLOAD_TIMEOUT_SECONDS = 60
+ERROR_LINES = 4
 #: Where relative paths of the controller start, wherever the command was typed.
 REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sitekeeper" / "sources"
@@ -55,16 +62,27 @@ def tree(root: Path, patterns: Sequence[str]) -> Iterator[tuple[str, Path]]:
                 yield str(relative / name), here / name
 
 
-def digest(root: Path, patterns: Sequence[str] = ()) -> str:
-    """Return a SHA-256 over names, executable bits and contents, but not over times or owners."""
+def digest(root: Path, patterns: Sequence[str] = (), shared: Sequence[str] = ()) -> str:
+    """Return a SHA-256 over names, executable bits and contents, but not over times or owners.
+
+    Args:
+        root: the tree.
+        patterns: shell patterns of what is left out wherever it lies.
+        shared: paths from the root whose changes do not count; data, not code.
+
+    Raises:
+        ValueError: something in it is no code, such as a socket.
+    """
     total = hashlib.sha256()
     for name, path in tree(root, patterns):
+        if any(name == data or name.startswith(f"{data}/") for data in shared):
+            continue
         if path.is_symlink():
             kind, content = "l", str(path.readlink()).encode()
         elif path.is_file():
             kind, content = ("x" if os.access(path, os.X_OK) else "f"), path.read_bytes()
         else:
-            raise ValueError(f"{path} is neither a file, a directory nor a link")
+            raise ValueError(f"{path} is neither a file, a directory nor a link: name it in app_exclude")
         total.update(f"{kind} {name}\0".encode() + hashlib.sha256(content).digest())
     return total.hexdigest()
 
@@ -92,6 +110,8 @@ def pack(root: Path, patterns: Sequence[str], target: Path) -> None:
                             tar.addfile(info, content)
                     else:
                         tar.addfile(info)
+            # Another host's run may send the file from the moment it has its name.
+            out.flush()
             Path(out.name).rename(target)
         except BaseException:
             Path(out.name).unlink(missing_ok=True)
@@ -104,19 +124,23 @@ def unpack(archive: Path, into: Path) -> Path:
     An archive with a single directory at its top, as release archives have, stands for that directory.
 
     Raises:
-        ValueError: it is no archive, or an entry would land outside.
+        ValueError: it is no archive or a damaged one, or an entry would land outside.
     """
-    if zipfile.is_zipfile(archive):
-        with zipfile.ZipFile(archive) as zipped:
-            for name in zipped.namelist():
-                if Path(name).is_absolute() or ".." in Path(name).parts:
-                    raise ValueError(f"entry {name!r} would land outside the archive's directory")
-            zipped.extractall(into)
-    elif tarfile.is_tarfile(archive):
-        with tarfile.open(archive) as tar:
-            tar.extractall(into, filter="data")
-    else:
-        raise ValueError("it is neither a tar nor a zip archive")
+    try:
+        # A tar first: one that holds a zip archive at its end is taken for a zip archive.
+        if tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tar:
+                tar.extractall(into, filter="data")
+        elif zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                for name in zipped.namelist():
+                    if Path(name).is_absolute() or ".." in Path(name).parts:
+                        raise ValueError(f"entry {name!r} would land outside the archive's directory")
+                zipped.extractall(into)
+        else:
+            raise ValueError("it is neither a tar nor a zip archive")
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+        raise ValueError(f"it cannot be unpacked: {error}") from error
     top = list(into.iterdir())
     return top[0] if len(top) == 1 and top[0].is_dir() else into
 
@@ -125,7 +149,7 @@ def git(*words: str, cwd: Path | None = None) -> str:
     """Run git without prompts and within a time limit; return what it prints.
 
     Raises:
-        ValueError: with git's last words.
+        ValueError: with git's last words; several lines of them, since ssh's advice follows the reason.
     """
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:ssh:file:git"}
     try:
@@ -144,8 +168,22 @@ def git(*words: str, cwd: Path | None = None) -> str:
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"git did not finish within {GIT_TIMEOUT_SECONDS} s") from error
     except subprocess.CalledProcessError as error:
-        raise ValueError((error.stderr or "git failed").strip().splitlines()[-1]) from error
+        said = [line.strip() for line in (error.stderr or "").splitlines() if line.strip()]
+        raise ValueError("; ".join(said[-ERROR_LINES:]) or f"git ended with {error.returncode}") from error
     return done.stdout.strip()
+
+
+def download(url: str, target: Path) -> None:
+    """Fetch an archive.
+
+    Raises:
+        ValueError: it cannot be had; names the address.
+    """
+    try:
+        with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as answer, target.open("wb") as out:
+            shutil.copyfileobj(answer, out)
+    except (OSError, http.client.HTTPException) as error:
+        raise ValueError(f"{url} cannot be downloaded: {error}") from error
 
 
 @contextlib.contextmanager
@@ -154,7 +192,7 @@ def opened(kind: str, source: str, version: str, checksum: str) -> Iterator[Sour
 
     Args:
         kind: ``directory``, ``git`` or ``archive``.
-        source: path, or URL for git.
+        source: path, or URL for git; for an archive either.
         version: git branch, tag or commit; a label for the others.
         checksum: SHA-256 that an archive must have; empty for any.
 
@@ -165,13 +203,20 @@ def opened(kind: str, source: str, version: str, checksum: str) -> Iterator[Sour
     with tempfile.TemporaryDirectory(prefix="sitekeeper-") as scratch:
         if kind == "directory":
             if not path.is_dir():
-                raise ValueError(f"there is no directory {path} on the controller")
+                raise ValueError(f"there is no directory {path} on the controller; set app_source to one")
             yield Source(path, version or "code")
         elif kind == "archive":
-            if not path.is_file():
-                raise ValueError(f"there is no file {path} on the controller")
-            if checksum and hashlib.sha256(path.read_bytes()).hexdigest() != checksum.removeprefix("sha256:"):
-                raise ValueError(f"{path} does not have the SHA-256 of app_source_checksum")
+            if source.startswith("https://"):
+                path = Path(scratch, "archive")
+                download(source, path)
+            elif not path.is_file():
+                raise ValueError(f"there is no file {path} on the controller; set app_source to an archive")
+            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            if checksum and found != checksum.removeprefix("sha256:").lower():
+                raise ValueError(
+                    f"{source} has the SHA-256 {found}, not that of app_source_checksum; "
+                    "get the archive anew, or put this one there if you trust it"
+                )
             inside = Path(scratch, "code")
             inside.mkdir()
             yield Source(unpack(path, inside), version or "archive")
@@ -191,7 +236,11 @@ def opened(kind: str, source: str, version: str, checksum: str) -> Iterator[Sour
                     )
                     break
             if not commit:
-                raise ValueError(f"the repository has no branch, tag or commit named {version}")
+                raise ValueError(
+                    f"the repository has no branch, tag or commit named {version}; correct app_version or push it"
+                    if version
+                    else "the repository has no commits; push one"
+                )
             git("checkout", "--quiet", "--detach", commit, cwd=clone)
             git("submodule", "--quiet", "update", "--init", "--recursive", cwd=clone)
             shutil.rmtree(clone / ".git")
@@ -213,10 +262,11 @@ class ActionModule(ActionBase):
             return self._on_host({**options, "host_path": where, "label": version or "code"}, task_vars)
         try:
             with opened(kind, where, version, checksum) as source:
-                leave_out = options.get("exclude", [])
+                leave_out = options.get("exclude") or []
                 # Shared paths are data: they may seed the host once, but their changes make no new release.
-                sum_of_code = digest(source.root, [*leave_out, *options.get("shared", [])])
-                archive = CACHE / f"{sum_of_code}.tar.gz"
+                sum_of_code = digest(source.root, leave_out, options.get("shared") or [])
+                # The archive brings the shared paths along: its name is made of all that is in it.
+                archive = CACHE / f"{digest(source.root, leave_out)}.tar.gz"
                 if not archive.exists():
                     pack(source.root, leave_out, archive)
         except (ValueError, OSError, tarfile.TarError) as error:

@@ -12,7 +12,8 @@ def site_shares_machine(hostvars: Mapping[str, Mapping[str, Any]]) -> bool:
     Args:
         hostvars: Ansible's ``hostvars``.
     """
-    machines = [(host.get("ansible_host", name), host.get("ansible_port", 22)) for name, host in hostvars.items()]
+    # An INI inventory gives a port as a string, a YAML one as a number.
+    machines = [(host.get("ansible_host", name), str(host.get("ansible_port", 22))) for name, host in hostvars.items()]
     return len(set(machines)) < len(machines)
 
 

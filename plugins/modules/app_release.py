@@ -92,19 +92,20 @@ def release_id(label: str, parts: dict[str, Any]) -> str:
 
 
 def excluded(relative: str, patterns: Sequence[str]) -> bool:
-    """Tell whether one of the path's parts matches one of the shell patterns."""
-    return any(fnmatch.fnmatch(part, pattern) for part in Path(relative).parts for pattern in patterns)
+    """Tell whether the path or one of its parts matches one of the shell patterns."""
+    return any(fnmatch.fnmatch(text, pattern) for text in (relative, *Path(relative).parts) for pattern in patterns)
 
 
 def host_tree(root: Path, patterns: Sequence[str]) -> Iterator[tuple[str, Path]]:
     """Yield name and path of each regular file or link below root, sorted, without what is excluded."""
     for directory, names, files in os.walk(root):
         here = Path(directory)
-        names[:] = sorted(n for n in names if not excluded(n, patterns))
+        inside = here.relative_to(root)
+        names[:] = sorted(n for n in names if not excluded(str(inside / n), patterns))
         for name in sorted([*files, *(n for n in names if (here / n).is_symlink())]):
             path = here / name
-            if not excluded(name, patterns) and (path.is_symlink() or path.is_file()):
-                yield str(path.relative_to(root)), path
+            if not excluded(str(inside / name), patterns) and (path.is_symlink() or path.is_file()):
+                yield str(inside / name), path
 
 
 def host_digest(root: Path, patterns: Sequence[str], shared: Sequence[str]) -> str:
@@ -214,6 +215,7 @@ class Releases:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
+                errors="replace",
                 timeout=BUILD_TIMEOUT_SECONDS,
                 check=False,
             )
@@ -240,7 +242,9 @@ class Releases:
         code.mkdir()
         if self.options["archive"]:
             with tarfile.open(self.options["archive"]) as tar:
-                # The archive is our own, written by the action plugin of the same name.
+                # The archive is our own, written by the action plugin of the same name. Python 3.14 would otherwise
+                # refuse its links to absolute paths.
+                tar.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)
                 tar.extractall(code)
             return
         source = Path(self.options["host_path"])
@@ -250,20 +254,26 @@ class Releases:
             copy_file(path, target)
 
     def link_shared(self, code: Path, user: pwd.struct_passwd) -> None:
-        """Replace the shared paths in the code by links into the data directory; what the code brings seeds it once."""
+        """Replace the shared paths in the code by links into the data directory; what the code brings seeds it once.
+
+        All of it is done as the app's user, who owns both sides now: links in them lead root nowhere.
+        """
+        data = Path(self.options["data_dir"])
+        if self.options["shared"]:
+            data.mkdir(mode=0o750, parents=True, exist_ok=True)
+            os.chown(data, user.pw_uid, user.pw_gid)
         for name in self.options["shared"]:
-            inside, shared = code / name, Path(self.options["data_dir"]) / name
-            shared.parent.mkdir(parents=True, exist_ok=True)
-            if inside.exists() and not shared.exists():
-                shutil.move(str(inside), shared)
-                for path in (shared, *shared.rglob("*")):
-                    os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
-            elif inside.is_dir() and not inside.is_symlink():
-                shutil.rmtree(inside)
-            else:
-                inside.unlink(missing_ok=True)
-            inside.parent.mkdir(parents=True, exist_ok=True)
-            inside.symlink_to(shared)
+            inside, shared = code / name, data / name
+            self.run(["mkdir", "-p", "--", str(shared.parent), str(inside.parent)], code, user)
+            seed = inside.exists() and not os.path.lexists(shared)
+            if seed and inside.is_symlink():
+                raise BuildError(f"app_shared_paths: {name} is a link in the code; put what it leads to at {shared}")
+            # By a name beside it: from another file system a move is a copy, and half of one must not pass for the data.
+            beside = shared.with_name(f".{shared.name}.seed")
+            self.run(["rm", "-rf", "--", str(beside), *([] if seed else [str(inside)])], code, user)
+            for source, target in ((inside, beside), (beside, shared)) if seed else ():
+                self.run(["mv", "-T", "--", str(source), str(target)], code, user)
+            self.run(["ln", "-sT", "--", str(shared), str(inside)], code, user)
 
     def build(self, name: str, about: dict[str, Any]) -> None:
         """Build a release beside the running one; an interrupted build leaves it marked unfinished.
@@ -301,10 +311,9 @@ class Releases:
 
     def prune(self, never: Sequence[str]) -> list[str]:
         """Delete old and unfinished releases; return their names."""
-        made = {path.name: path.stat().st_mtime for path in self.directory.iterdir() if self.complete(path.name)}
-        unfinished = [
-            path.name for path in self.directory.iterdir() if path.name not in made and path.name not in never
-        ]
+        there = [path for path in self.directory.iterdir() if path.is_dir() and not path.is_symlink()]
+        made = {path.name: path.stat().st_mtime for path in there if self.complete(path.name)}
+        unfinished = [path.name for path in there if path.name not in made and path.name not in never]
         gone = [*to_prune(made, self.options["keep"], never), *unfinished]
         for name in gone:
             shutil.rmtree(self.directory / name)
@@ -312,16 +321,24 @@ class Releases:
 
 
 def copy_file(path: Path, target: Path) -> None:
-    """Copy one file or link; a SQLite database by its backup API, since a copy of a live one is often corrupt."""
+    """Copy one file or link; a SQLite database by its backup API, since a copy of a live one is often corrupt.
+
+    Raises:
+        BuildError: the database cannot be read.
+    """
     if not path.is_symlink():
         with path.open("rb") as content:
             database = content.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
         if database:
-            with (
-                contextlib.closing(sqlite3.connect(path)) as live,
-                contextlib.closing(sqlite3.connect(target)) as copy,
-            ):
-                live.backup(copy)
+            try:
+                with (
+                    contextlib.closing(sqlite3.connect(path)) as live,
+                    contextlib.closing(sqlite3.connect(target)) as copy,
+                ):
+                    live.backup(copy)
+            except sqlite3.Error as error:
+                raise BuildError(f"{path} is no usable database ({error}); name it in app_exclude") from error
+            shutil.copystat(path, target)
             return
     shutil.copy2(path, target, follow_symlinks=False)
 
@@ -363,6 +380,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    # The app's user must get through to its release, whatever sudo's mask is.
+    os.umask(0o022)
     options = module.params
     releases = Releases(module)
     if options["host_path"] and not Path(options["host_path"]).is_dir():
@@ -388,7 +407,7 @@ def main() -> None:
             if build:
                 now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
                 releases.build(name, {"id": name, "commit": options["commit"], "created": now, **parts})
-        except BuildError as error:
+        except (BuildError, OSError, tarfile.TarError) as error:
             module.fail_json(msg=f"release {name} was not built; {previous or 'nothing'} still runs.\n{error}")
         if previous != name:
             releases.switch(name)

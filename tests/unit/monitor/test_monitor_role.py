@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-import yaml
-from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar, trust_as_template
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-ROLE = REPOSITORY / "roles/monitor"
-if str(REPOSITORY) not in sys.path:
-    sys.path.insert(0, str(REPOSITORY))
-GIVEN = {
-    "monitor_name": "currents",
-    "monitor_url": "http://127.0.0.1:5555/health",
-    "ansible_managed": "Ansible managed",
-    "role_path": str(ROLE),
-}
+from tests.unit import rendering
 
-
-def trusted(value):
-    """Return `value` as Ansible has it after reading it from a role's file."""
-    if isinstance(value, dict):
-        return {key: trusted(item) for key, item in value.items()}
-    return trust_as_template(value) if isinstance(value, str) else value
+GIVEN = {"monitor_name": "currents", "monitor_url": "http://127.0.0.1:5555/health"}
 
 
 def read(path):
-    return yaml.safe_load((ROLE / path).read_text())
+    return rendering.role_file("monitor", path)
 
 
 def render(template, **given):
-    """Render one of the role's templates as the template module does."""
-    variables = trusted(read("defaults/main.yml") | read("vars/main.yml") | GIVEN | given)
-    text = trust_as_template((ROLE / "templates" / template).read_text())
-    overrides = {"trim_blocks": True, "keep_trailing_newline": True}
-    return Templar(DataLoader(), variables).template(text, escape_backslashes=False, overrides=overrides)
+    """Render one of the role's templates for the app of the examples."""
+    return rendering.render("monitor", template, **GIVEN, **given)
 
 
 def parse_cron(text):
@@ -154,19 +131,3 @@ def test_the_program_accepts_the_settings_the_role_writes(given):
 
 def test_the_settings_are_refused_before_they_are_installed():
     assert installed("{{ __monitor_settings_dir }}/{{ monitor_name }}.json")["validate"].endswith("validate %s")
-
-
-def test_the_specification_and_the_defaults_agree():
-    options = read("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    defaults = read("defaults/main.yml")
-    assert {name: option["default"] for name, option in options.items() if "default" in option} == defaults
-    assert {name for name, option in options.items() if option.get("required")} == {"monitor_name", "monitor_url"}
-
-
-def test_the_readme_has_every_variable_with_its_default():
-    rows = dict(re.findall(r"^\| `(monitor_\w+)` \| ([^|]*) \|", (ROLE / "README.md").read_text(), re.MULTILINE))
-    options = read("meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert set(rows) == set(options)
-    for name, option in options.items():
-        if not isinstance(option.get("default"), (str, type(None))):
-            assert rows[name] == f"`{json.dumps(option['default'])}`", name

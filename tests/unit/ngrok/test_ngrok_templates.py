@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import configparser
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -11,6 +8,7 @@ import pytest
 import yaml
 
 from tests.unit.ngrok.rendering import DOMAIN, ROLE, TOKEN, render
+from tests.unit.rendering import parse_unit, unit_root
 
 SCHEMA = json.loads((Path(__file__).parent / "ngrok-v3.schema.json").read_text(encoding="utf-8"))
 POLICY = {"on_http_request": [{"actions": [{"type": "basic-auth", "config": {"credentials": ["a:pass:\"'#"]}}]}]}
@@ -79,59 +77,34 @@ def test_archive_is_trusted_by_its_own_key_only():
 
 
 @pytest.fixture
-def unit(tmp_path):
+def root(tmp_path):
     """A root with the unit and with stand-ins for the programs it starts."""
-    for program in ("usr/bin/python3", "bin/sh"):
-        path = tmp_path / program
-        path.parent.mkdir(parents=True)
-        path.write_text("#!/bin/sh\n")
-        path.chmod(0o755)
-    path = tmp_path / "etc/systemd/system/ngrok.service"
-    path.parent.mkdir(parents=True)
-    path.write_text(render("ngrok.service.j2", ngrok_connect_cas="/etc/ssl/edge.pem"))
-    for name in ("sysinit", "basic", "shutdown", "network-online", "multi-user"):
-        (path.parent / f"{name}.target").write_text(f"[Unit]\nDescription={name}\n")
-    return path
+    units = {"ngrok.service": render("ngrok.service.j2", ngrok_connect_cas="/etc/ssl/edge.pem")}
+    return unit_root(tmp_path, units, ("/usr/bin/python3", "/bin/sh"))
 
 
-@pytest.fixture
-def analyze(tmp_path):
-    """Run systemd-analyze on the root of `unit`."""
-    if not shutil.which("systemd-analyze"):
-        pytest.skip("systemd-analyze is not on this machine")
-
-    def run(*words: str) -> subprocess.CompletedProcess:
-        command = ["systemd-analyze", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-
-    return run
+def test_systemd_finds_no_fault_in_the_unit(root, verify):
+    assert verify(root, "ngrok.service") == ""
 
 
-def test_systemd_finds_no_fault_in_the_unit(unit, analyze, tmp_path):
-    result = analyze("verify", "--recursive-errors=yes", "--man=no", f"--root={tmp_path}", unit.name)
-    assert (result.returncode, result.stdout + result.stderr) == (0, "")
-
-
-def test_systemd_would_find_a_misspelt_directive(unit, analyze, tmp_path):
+def test_systemd_would_find_a_misspelt_directive(root, verify):
+    unit = root / "etc/systemd/system/ngrok.service"
     unit.write_text(unit.read_text().replace("Restart=always", "Restrt=always"))
-    result = analyze("verify", "--recursive-errors=yes", "--man=no", f"--root={tmp_path}", unit.name)
-    assert "Restrt" in result.stderr
+    assert "Restrt" in verify(root, "ngrok.service")
 
 
-def test_unit_is_as_tight_as_it_can_be(unit, analyze, tmp_path):
-    result = analyze("security", "--offline=true", "--threshold=20", f"--root={tmp_path}", unit.name)
+def test_unit_is_as_tight_as_it_can_be(root, analyze):
+    result = analyze(root, "security", "--offline=true", "--threshold=20", "ngrok.service")
     assert result.returncode == 0, result.stdout
 
 
 def test_unit_never_gives_up_and_leaves_no_agent_behind():
-    parser = configparser.RawConfigParser(strict=False)
-    parser.optionxform = str
-    parser.read_string(render("ngrok.service.j2"))
-    assert parser["Unit"]["StartLimitIntervalSec"] == "0"
-    assert "Requires" not in parser["Unit"]
-    assert parser["Service"]["Restart"] == "always"
-    assert parser["Service"]["KillMode"] == "control-group"
-    assert parser["Install"]["WantedBy"] == "multi-user.target"
+    unit = parse_unit(render("ngrok.service.j2"))
+    assert unit["Unit.StartLimitIntervalSec"] == ["0"]
+    assert "Unit.Requires" not in unit
+    assert unit["Service.Restart"] == ["always"]
+    assert unit["Service.KillMode"] == ["control-group"]
+    assert unit["Install.WantedBy"] == ["multi-user.target"]
 
 
 def test_start_is_recorded_with_every_file_that_the_agent_reads():
@@ -148,12 +121,6 @@ def test_start_is_recorded_with_every_file_that_the_agent_reads():
     assert line.startswith("ExecStartPre=+/bin/sh -c 'sha256sum " + unit)
     assert all(name in line for name in read)
     assert line.endswith("> /run/ngrok/started-with'")
-
-
-def test_specification_and_defaults_name_the_same_variables_and_values():
-    specification = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]
-    defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
-    assert {key: item["default"] for key, item in specification["options"].items()} == defaults
 
 
 def test_only_known_secrets_are_marked_secret_and_their_tasks_are_silent():

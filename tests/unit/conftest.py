@@ -1,0 +1,38 @@
+"""What all unit tests share: the repository on the path, and systemd's own judge of units."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# The repository is no installed package: tests import its plugins, and their own helpers, by their full names.
+REPOSITORY = Path(__file__).resolve().parents[2]
+if str(REPOSITORY) not in sys.path:
+    sys.path.insert(0, str(REPOSITORY))
+
+
+@pytest.fixture(scope="session")
+def analyze():
+    """Run systemd-analyze on a root directory with units; output and exit code are in the result."""
+    program = shutil.which("systemd-analyze")
+    assert program, "systemd-analyze is missing: run tools/setup.sh lab"
+
+    def run(root: Path, *words: str) -> subprocess.CompletedProcess:
+        command = [program, *words, f"--root={root}"]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def verify(analyze):
+    """Return what systemd finds wrong with units in a root directory; nothing when all is well."""
+
+    def run(root: Path, *units: str) -> str:
+        result = analyze(root, "verify", "--recursive-errors=yes", "--man=no", *units)
+        said = result.stdout + result.stderr
+        return said or (f"exit code {result.returncode}" if result.returncode else "")
+
+    return run

@@ -1,0 +1,146 @@
+"""The playbooks read group_vars, begin with the checks, and gather no facts: shown by Ansible itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.unit.rendering import REPOSITORY, group_vars, options, read_yaml, value_of
+
+PLAYBOOKS = [*sorted((REPOSITORY / "playbooks").glob("*.yml")), REPOSITORY / "site.yml"]
+NAMES = [str(path.relative_to(REPOSITORY)) for path in PLAYBOOKS]
+INVENTORIES = sorted(path.parent for path in (REPOSITORY / "molecule").glob("*/inventory/hosts.yml"))
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
+    "ANSIBLE_STDOUT_CALLBACK": "default",
+    "ANSIBLE_NOCOLOR": "1",
+}
+# Nobody answers there (RFC 5737); a run that got so far would wait for the connection's timeout.
+HOST = "all:\n  hosts:\n    probe:\n      ansible_host: 192.0.2.1\n      app_source: examples/currents\n"
+
+
+def ansible(program, directory, *words):
+    """Run one of Ansible's programs in a directory, within the time that a run without a connection needs."""
+    path = Path(sys.executable).with_name(program)
+    return subprocess.run(
+        [path, *words], cwd=directory, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The repository as it is, with a misspelt variable beside the others in group_vars."""
+    top = tmp_path_factory.mktemp("repository")
+    for name in ("ansible.cfg", "roles", "plugins", "sitectl", "examples"):
+        (top / name).symlink_to(REPOSITORY / name)
+    shutil.copy(REPOSITORY / "site.yml", top)
+    for name in ("playbooks", "group_vars"):
+        shutil.copytree(REPOSITORY / name, top / name, symlinks=True)
+    (top / "group_vars/all/zz_probe.yml").write_text("---\napp_prot: 1\n")
+    (top / "inventory").mkdir()
+    (top / "inventory/group_vars").symlink_to((REPOSITORY / "inventory/group_vars").readlink())
+    (top / "inventory/hosts.yml").write_text(HOST)
+    return top
+
+
+@pytest.fixture(scope="module")
+def runs(copy):
+    """What each playbook says in that copy; two at a time, as each takes a second or two."""
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        done = pool.map(lambda name: ansible("ansible-playbook", copy, name), NAMES)
+        return dict(zip(NAMES, done, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_playbook_reads_group_vars_and_refuses_a_misspelt_variable_before_it_connects(runs, name):
+    said = runs[name].stdout + runs[name].stderr
+    assert runs[name].returncode == 2, said
+    assert "app_prot" in said
+    assert "app_port" in said, "it says what was meant"
+    assert "UNREACHABLE" not in said
+    assert "Look at the host" not in said
+
+
+def test_the_same_settings_without_the_misspelling_are_accepted(copy):
+    probe = copy / "group_vars/all/zz_probe.yml"
+    probe.write_text("---\n")
+    # The refusal above is of the misspelling alone: without it the run goes on to connect, here to a closed port.
+    done = ansible("ansible-playbook", copy, "playbooks/validate.yml", "-e", "ansible_host=127.0.0.1 ansible_port=1")
+    said = done.stdout + done.stderr
+    assert "app_prot" not in said
+    assert "UNREACHABLE" in said, said
+
+
+@pytest.mark.parametrize("directory", INVENTORIES, ids=lambda path: path.parent.name)
+def test_the_inventory_of_the_scenario_sees_group_vars(directory):
+    done = ansible("ansible-inventory", REPOSITORY, "-i", str(directory), "--list")
+    assert done.returncode == 0, done.stderr
+    hosts = json.loads(done.stdout)["_meta"]["hostvars"]
+    assert hosts
+    for name, variables in hosts.items():
+        assert variables["service_port"] == "{{ app_port }}", name
+
+
+def test_there_are_scenarios_with_an_inventory():
+    assert INVENTORIES
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=NAMES)
+def test_the_playbook_refuses_bad_settings_first(path):
+    first = read_yaml(path)[0]
+    if path.name == "validate.yml":
+        assert first["hosts"] == "localhost"
+    else:
+        assert Path(first["ansible.builtin.import_playbook"]).name == "validate.yml"
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=NAMES)
+def test_no_play_gathers_facts(path):
+    assert [play["name"] for play in read_yaml(path) if "hosts" in play and play.get("gather_facts") is not False] == []
+
+
+@pytest.mark.parametrize("path", PLAYBOOKS, ids=NAMES)
+def test_every_play_says_whether_it_becomes_root(path):
+    assert [play["name"] for play in read_yaml(path) if "hosts" in play and "become" not in play] == []
+
+
+def test_the_site_imports_every_playbook_that_installs_a_role():
+    imported = {play["ansible.builtin.import_playbook"] for play in read_yaml(REPOSITORY / "site.yml")}
+    installing = {
+        f"playbooks/{path.name}" for path in PLAYBOOKS[:-1] if any(play.get("roles") for play in read_yaml(path))
+    }
+    assert installing <= imported
+
+
+def test_every_variable_of_group_vars_is_known_to_a_role_and_can_be_evaluated():
+    for name in group_vars():
+        role = name.partition("_")[0]
+        if role == "site":
+            continue
+        assert name in options(role), name
+        assert value_of(role, name, wired=True) is not None, name
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "value"),
+    [
+        ("service", "service_port", 8000),
+        ("service", "service_release_dir", "/srv/wires/current"),
+        ("service", "service_config_dir", "/etc/wires"),
+        ("monitor", "monitor_url", "http://127.0.0.1:8000/health"),
+        ("monitor", "monitor_service", "wires.service"),
+        ("logrotate", "logrotate_paths", ["/var/log/wires/*.log"]),
+        ("logrotate", "logrotate_unit", "wires.service"),
+        ("host", "host_user", "wires"),
+        ("ngrok", "ngrok_upstream_url", "http://127.0.0.1:8000"),
+    ],
+)
+def test_name_and_port_of_the_app_reach_every_role(role, name, value):
+    assert value_of(role, name, wired=True, app_name="wires", app_port=8000) == value
