@@ -252,6 +252,10 @@ class Releases:
             target = code / name
             target.parent.mkdir(parents=True, exist_ok=True)
             copy_file(path, target)
+            if not target.is_symlink():
+                # The app's group reads what its owner read before, a settings file of mode 0600 too; nobody writes.
+                mode = target.stat().st_mode
+                target.chmod((mode & 0o755) | (mode & 0o500) >> 3)
 
     def link_shared(self, code: Path, user: pwd.struct_passwd) -> None:
         """Replace the shared paths in the code by links into the data directory; what the code brings seeds it once.
@@ -268,7 +272,7 @@ class Releases:
             seed = inside.exists() and not os.path.lexists(shared)
             if seed and inside.is_symlink():
                 raise BuildError(f"app_shared_paths: {name} is a link in the code; put what it leads to at {shared}")
-            # By a name beside it: from another file system a move is a copy, and half of one must not pass for the data.
+            # By a name beside it: from another file system a move is a copy; half of one must not pass for the data.
             beside = shared.with_name(f".{shared.name}.seed")
             self.run(["rm", "-rf", "--", str(beside), *([] if seed else [str(inside)])], code, user)
             for source, target in ((inside, beside), (beside, shared)) if seed else ():
@@ -299,6 +303,8 @@ class Releases:
             self.run([str(venv / "bin/python"), "-m", "compileall", "-q", "."], code, user)
         self.link_shared(code, user)
         own(release, 0, 0)
+        if options["host_path"]:
+            own(code, 0, user.pw_gid)
         (release / "release.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         (release / UNFINISHED).unlink()
 
@@ -408,7 +414,8 @@ def main() -> None:
                 now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
                 releases.build(name, {"id": name, "commit": options["commit"], "created": now, **parts})
         except (BuildError, OSError, tarfile.TarError) as error:
-            module.fail_json(msg=f"release {name} was not built; {previous or 'nothing'} still runs.\n{error}")
+            rest = f"{previous} stays current" if previous else "there is no release yet"
+            module.fail_json(msg=f"release {name} was not built; {rest}.\n{error}")
         if previous != name:
             releases.switch(name)
         if result["changed"]:

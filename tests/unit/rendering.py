@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -15,6 +16,9 @@ ROLES = REPOSITORY / "roles"
 ROLE_NAMES = sorted(path.parents[1].name for path in ROLES.glob("*/tasks/main.yml"))
 #: Systemd's targets that our units name; a root for systemd-analyze needs a file for each.
 TARGETS = ("sysinit", "basic", "shutdown", "network", "network-online", "multi-user", "sockets", "swap")
+
+# Lookups are found only after this.
+init_plugin_loader([])
 
 
 def trusted(value: Any) -> Any:
@@ -63,16 +67,15 @@ def templar(role: str, wired: bool = False, **settings: Any) -> Templar:
     variables = role_file(role, "defaults/main.yml")
     variables |= group_vars() if wired else {}
     variables |= role_file(role, "vars/main.yml")
-    given = {"ansible_managed": "Ansible managed", "role_path": str(ROLES / role), **settings}
+    here = str(ROLES / role)
+    given = {"ansible_managed": "Ansible managed", "role_path": here, "ansible_search_path": [here], **settings}
     return Templar(DataLoader(), trusted(variables) | given)
 
 
 def render(role: str, template: str, wired: bool = False, **settings: Any) -> str:
-    """Render a template of a role as the template module does; the arguments are those of `templar`."""
-    text = trust_as_template((ROLES / role / "templates" / template).read_text(encoding="utf-8"))
-    overrides = {"trim_blocks": True, "keep_trailing_newline": True}
-    engine = templar(role, wired, **settings)
-    return str(engine.template(text, escape_backslashes=False, overrides=overrides))
+    """Render a template as the roles do, by a lookup; the arguments are those of `templar`."""
+    expression = f"{{{{ lookup('ansible.builtin.template', '{template}') }}}}"
+    return str(templar(role, wired, **settings).template(trust_as_template(expression)))
 
 
 def value_of(role: str, name: str, wired: bool = False, **settings: Any) -> Any:

@@ -59,9 +59,7 @@ def test_the_jobs_environment_is_complete(cron):
 
 def test_the_command_is_locked_and_limited_from_outside(cron):
     _, job = cron
-    assert job["command"] == (
-        "flock -n /run/sitectl-currents.cron timeout -k 5 50 sitectl --site currents check"
-    )
+    assert job["command"] == ("flock -n /run/sitectl-currents.cron timeout -k 5 50 sitectl --site currents check")
     assert "%" not in job["command"], "cron reads % as the end of the command"
 
 
@@ -95,19 +93,19 @@ def test_the_cron_file_s_name_is_one_that_cron_reads():
 
 
 def installed(path):
-    """Return the task that installs `path`, from the role's own tasks."""
-    (task,) = [
-        arguments
+    """Return how the role's own tasks write `path`."""
+    (file,) = [
+        file
         for task in read("tasks/install.yml")
-        for arguments in task.values()
-        if isinstance(arguments, dict) and arguments.get("dest") == path
+        for file in task.get("config_files", {}).get("files", [])
+        if file["path"] == path
     ]
-    return task
+    return file
 
 
 def test_the_cron_file_is_root_s_and_plain():
-    task = installed("{{ __monitor_cron_file }}")
-    assert (task["owner"], task["mode"]) == ("root", "0644")
+    file = installed("{{ __monitor_cron_file }}")
+    assert (file.get("owner", "root"), file["mode"]) == ("root", "0644")
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,11 @@ def test_only_known_secrets_are_marked_secret_and_their_tasks_are_silent():
     specification = yaml.safe_load((ROLE / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]
     assert [key for key, item in specification["options"].items() if item.get("no_log")] == ["ngrok_authtoken"]
     tasks = yaml.safe_load((ROLE / "tasks/service.yml").read_text())
-    written = next(task for task in tasks if task.get("ansible.builtin.template", {}).get("src") == "ngrok.yml.j2")
-    assert (written["no_log"], written["diff"]) == (True, False)
-    assert written["ansible.builtin.template"]["mode"] == "0600"
+    (written,) = [
+        (task, file)
+        for task in tasks
+        for file in task.get("config_files", {}).get("files", [])
+        if isinstance(file, dict) and "ngrok.yml.j2" in file["content"]
+    ]
+    task, file = written
+    assert (task["no_log"], task["diff"], file["mode"]) == (True, False, "0600")

@@ -152,20 +152,20 @@ def test_a_packed_file_keeps_its_time_and_gets_root_and_plain_modes(code, tmp_pa
 
 
 def test_a_packed_file_has_its_name_only_when_all_of_it_is_on_disk(code, tmp_path, monkeypatch):
-    seen = []
+    seen, real = [], Path.rename
 
     def rename(path, target):
         seen.append(gzip.decompress(path.read_bytes()))
-        return os.rename(path, target)
+        return real(path, target)
 
     monkeypatch.setattr(Path, "rename", rename)
     pack(code, [], tmp_path / "code.tar.gz")
-    assert len(tarfile.open(fileobj=io.BytesIO(seen[0])).getnames()) == 2
+    with tarfile.open(fileobj=io.BytesIO(seen[0])) as tar:
+        assert len(tar.getnames()) == 2
 
 
 def test_a_failed_packing_leaves_nothing_behind(code, tmp_path):
-    (code / "gone").symlink_to("app.py")
-    with pytest.raises(OSError), suppress(PermissionError):
+    with pytest.raises(OSError, match="too long"):
         pack(code, [], tmp_path / "cache" / ("x" * 300))
     assert list((tmp_path / "cache").iterdir()) == []
 

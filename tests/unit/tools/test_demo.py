@@ -1,0 +1,108 @@
+"""The demo does what an operator does with a real server; here the machine, the site and the run are stand-ins."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from tools import demo
+
+MACHINE = {
+    "ssh_host": "127.0.0.1",
+    "ssh_port": 40022,
+    "ssh_user": "ubuntu",
+    "ssh_key": "/lab/key",
+    "known_hosts": "/lab/known_hosts",
+    "forwards": {"5555": 40055},
+}
+STATUS = {"memory": {"current": 120 * 1024**2, "high": 800 * 1024**2, "max": 1024**3}}
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """A lab that answers at once, a site that is healthy, and an ansible-playbook that ends with `playbook_ends`."""
+    play = SimpleNamespace(labs=[], runs=[], playbook_ends=0, status=STATUS, inventory=tmp_path / "demo.yml")
+
+    def lab(*words):
+        play.labs.append(words)
+        return json.dumps(play.status if words[0] == "ssh" else MACHINE)
+
+    def run(argv, **_):
+        play.runs.append([str(word) for word in argv])
+        return SimpleNamespace(returncode=play.playbook_ends)
+
+    def urlopen(url, timeout):
+        assert url == "http://127.0.0.1:40055/health"
+        return io.BytesIO(json.dumps({"status": "ok", "release": "code-1"}).encode())
+
+    monkeypatch.setattr(demo, "lab", lab)
+    monkeypatch.setattr(demo, "INVENTORY", play.inventory)
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    monkeypatch.setattr(demo.urllib.request, "urlopen", urlopen)
+    return play
+
+
+def test_the_inventory_is_one_entry_with_its_own_list_of_known_hosts():
+    (entry,) = demo.inventory(MACHINE)["all"]["hosts"].items()
+    assert entry[0] == "currents"
+    assert entry[1] == {
+        "ansible_host": "127.0.0.1",
+        "ansible_port": 40022,
+        "ansible_user": "ubuntu",
+        "ansible_ssh_private_key_file": "/lab/key",
+        "ansible_ssh_common_args": "-o UserKnownHostsFile=/lab/known_hosts",
+        "app_source": "examples/currents",
+    }
+    assert (demo.ROOT / entry[1]["app_source"] / "app.py").is_file()
+
+
+def test_the_table_shows_what_the_running_site_says(stage):
+    rows = dict(demo.summary("http://127.0.0.1:40055", 61.4))
+    assert rows["Health"] == "http://127.0.0.1:40055/health says ok, release code-1"
+    assert rows["Memory"] == "120 MiB in use, slowed down at 800 MiB, a worker killed at 1024 MiB"
+    assert rows["Took"] == "61 s"
+
+
+def test_the_table_does_without_a_limit(stage):
+    stage.status = {"memory": {"current": 1024**2, "high": None}}
+    rows = dict(demo.summary("http://127.0.0.1:40055", 1))
+    assert rows["Memory"] == "1 MiB in use, slowed down at none, a worker killed at none"
+
+
+def test_up_boots_runs_the_site_and_closes_with_the_url(stage, capsys):
+    assert demo.up() == 0
+    assert stage.labs[0][:2] == ("up", "demo")
+    assert stage.runs[0][1:] == ["-i", str(stage.inventory), "site.yml"]
+    assert yaml.safe_load(stage.inventory.read_text()) == demo.inventory(MACHINE)
+    out = capsys.readouterr().out
+    assert "  URL       http://127.0.0.1:40055\n" in out
+    assert "make demo-down" in out
+
+
+def test_a_run_that_fails_says_how_to_go_on_and_keeps_the_inventory_for_it(stage, capsys):
+    stage.playbook_ends = 2
+    assert demo.up() == 2
+    assert "run `make demo` again" in capsys.readouterr().out
+    assert stage.inventory.exists()
+
+
+def test_down_removes_the_machine_and_the_inventory_and_may_be_repeated(stage, capsys):
+    demo.up()
+    capsys.readouterr()
+    assert demo.down() == 0
+    assert stage.labs[-1] == ("down", "demo")
+    assert not stage.inventory.exists()
+    assert demo.down() == 0
+    assert capsys.readouterr().out == "The demo machine is gone.\n" * 2
+
+
+def test_a_lab_that_fails_ends_the_demo_with_its_status(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=3, stdout=""))
+    with pytest.raises(SystemExit) as end:
+        demo.lab("up", "demo")
+    assert end.value.code == 3

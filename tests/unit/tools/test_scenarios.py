@@ -1,0 +1,196 @@
+"""The runner of all scenarios must not take silence for success; nor must a scenario name a file that is not there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tools import scenarios
+from tools.scenarios import Outcome, counted, main, run, silently_passed, table
+
+ROOT = Path(__file__).resolve().parents[3]
+GOOD = Outcome("default", 12, 0, 301.4, ())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING  default > side_effect: Executed: Missing playbook (remove from test_sequence to suppress)\n",
+        "\x1b[33mWARNING \x1b[0m \x1b[2mMissing playbook (remove from test_sequence to suppress)",
+        "WARNING  Skipping, no tests found.\n",
+        "WARNING  Skipping, verifier is disabled.\n",
+        "│ no tests ran in 0.01s\n",
+    ],
+)
+def test_what_molecule_leaves_out_is_noticed(line):
+    (found,) = silently_passed(["INFO all is well\n", line])
+    assert "\x1b" not in found
+    assert found == found.strip()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "INFO     default > verify: Executed: Successful\n",
+        "INFO     Verifier completed successfully.\n",
+        "INFO     Skipping, instances already created.\n",
+        "12 passed in 3.40s\n",
+    ],
+)
+def test_ordinary_lines_are_no_complaint(line):
+    assert silently_passed([line]) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "numbers"),
+    [
+        ("12 passed in 3.40s", (12, 0)),
+        ("======= 12 passed in 65.20s (0:01:05) =======", (12, 0)),
+        ("\x1b[32m=== \x1b[32m\x1b[1m12 passed\x1b[0m\x1b[32m in 3.40s\x1b[0m\x1b[32m ===\x1b[0m", (12, 0)),
+        ("  │ 12 passed in 3.40s", (12, 0)),
+        ("│ 2 failed, 10 passed, 1 skipped in 3.40s │", (10, 2)),
+        ("1 failed, 3 passed, 2 errors in 9.00s", (3, 3)),
+        ("1 error in 0.10s", (0, 1)),
+        ("1 passed, 1 xfailed, 1 xpassed, 3 warnings in 0.10s", (1, 0)),
+        ("no tests ran in 0.01s", (0, 0)),
+        ("3 deselected in 0.10s", (0, 0)),
+        ("ok: 4 changed, 1 failed in the host phase", (0, 0)),
+        ("currents : ok=4 changed=0 failed=0", (0, 0)),
+    ],
+)
+def test_only_the_closing_lines_of_pytest_are_counted(line, numbers):
+    assert counted([line + "\n"]) == numbers
+
+
+def test_the_closing_lines_of_all_verify_steps_add_up():
+    assert counted(["3 passed in 1.00s\n", "INFO\n", "1 failed, 2 passed in 1.00s\n"]) == (5, 1)
+
+
+def test_a_scenario_is_good_only_when_it_tested_something_and_nobody_complained():
+    assert GOOD.good
+    assert not Outcome("x", 0, 0, 1, ()).good
+    assert not Outcome("x", 5, 1, 1, ()).good
+    assert not Outcome("x", 5, 0, 1, ("Skipping, no tests found.",)).good
+
+
+def test_the_table_has_a_row_per_scenario_and_its_complaints_below():
+    bad = Outcome("tunnel-that-is-long", 3, 1, 61.5, ("molecule ended with 1",))
+    assert table([GOOD, bad]).splitlines() == [
+        "Scenario             tests  failed  seconds",
+        "default                 12       0      301",
+        "tunnel-that-is-long      3       1       62",
+        "                     molecule ended with 1",
+    ]
+
+
+def test_the_table_of_one_scenario_is_as_wide_as_its_heading():
+    assert table([Outcome("a", 1, 0, 1, ())]).splitlines()[1] == "a             1       0        1"
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A repository with the scenarios default and alpha."""
+    for name in ("default", "alpha"):
+        (tmp_path / "molecule" / name).mkdir(parents=True)
+        (tmp_path / "molecule" / name / "molecule.yml").write_text("---\n")
+    monkeypatch.setattr(scenarios, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_an_unknown_scenario_is_refused_with_the_names_there_are(tree, monkeypatch, capsys):
+    monkeypatch.setattr(scenarios, "run", lambda name: pytest.fail("ran"))
+    assert main(["default", "nowhere"]) == 2
+    assert capsys.readouterr().out == "there is no scenario nowhere; there are: alpha, default\n"
+
+
+def test_no_scenario_at_all_is_no_success(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scenarios, "ROOT", tmp_path)
+    assert main([]) == 2
+    assert "no scenario" in capsys.readouterr().out
+
+
+def test_all_scenarios_run_the_broadest_first(tree, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr(scenarios, "run", lambda name: ran.append(name) or Outcome(name, 2, 0, 1, ()))
+    assert main([]) == 0
+    assert ran == ["default", "alpha"]
+    assert capsys.readouterr().out.splitlines()[-1] == "4 passed, 0 failed"
+
+
+def test_one_bad_scenario_fails_the_run_but_not_before_the_others_ran(tree, monkeypatch, capsys):
+    monkeypatch.setattr(scenarios, "run", lambda name: Outcome(name, 2 if name == "alpha" else 0, 0, 1, ()))
+    assert main([]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "2 passed, 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("script", "result"),
+    [
+        ("echo '│ 3 passed in 1.00s'", (3, ())),
+        ("echo '3 passed in 1.00s'; exit 1", (3, ("molecule ended with 1",))),
+        ("echo 'WARNING  Skipping, no tests found.' >&2", (0, ("WARNING  Skipping, no tests found.",))),
+        ("printf '\\377 3 passed in 1.00s\\n'", (3, ())),
+    ],
+)
+def test_a_scenario_runs_molecule_and_shows_its_output(tree, monkeypatch, capsys, script, result):
+    (tree / "molecule-stub").mkdir()
+    program = tree / "molecule-stub" / "molecule"
+    program.write_text(f'#!/bin/sh\necho "$*"\n{script}\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
+    outcome = run("alpha")
+    assert (outcome.name, (outcome.passed, outcome.complaints)) == ("alpha", result)
+    assert capsys.readouterr().out.startswith("test --scenario-name alpha\n")
+
+
+# The scenarios of this repository
+
+SCENARIOS = sorted(ROOT.glob("molecule/*/molecule.yml"))
+
+
+def steps(path):
+    loaded = yaml.safe_load(path.read_text())
+    return [str(step).split() for step in loaded["scenario"]["test_sequence"]]
+
+
+def test_there_are_scenarios():
+    assert SCENARIOS
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.parent.name)
+def test_every_file_that_a_sequence_names_is_there(path):
+    missing = [words[1] for words in steps(path) if len(words) > 1 and not (path.parent / words[1]).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.parent.name)
+def test_every_playbook_that_a_scenario_names_is_there(path):
+    playbooks = (yaml.safe_load(path.read_text()).get("ansible") or {}).get("playbooks") or {}
+    assert [name for name in playbooks.values() if not (path.parent / name).is_file()] == []
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.parent.name)
+def test_a_sequence_with_side_effects_also_names_one_so_that_molecule_runs_them(path):
+    if any(words[0] == "side_effect" for words in steps(path)):
+        assert yaml.safe_load(path.read_text())["ansible"]["playbooks"]["side_effect"]
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.parent.name)
+def test_every_directory_to_verify_holds_sentences(path):
+    verified = [words[1] if len(words) > 1 else "tests" for words in steps(path) if words[0] == "verify"]
+    assert verified
+    for name in verified:
+        files = list((path.parent / name).glob("test_*.py"))
+        assert files, f"{path.parent.name}: {name} holds no test_*.py"
+        assert all("def test_" in file.read_text() for file in files)
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.parent.name)
+def test_every_file_of_sentences_is_verified_by_a_step(path):
+    verified = {
+        path.parent / (words[1] if len(words) > 1 else "tests") for words in steps(path) if words[0] == "verify"
+    }
+    assert {file.parent for file in path.parent.rglob("test_*.py")} <= verified
