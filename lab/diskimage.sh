@@ -3,6 +3,8 @@
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 rm -rf "$1/var/cache/lab-stash"
+# mmdebstrap takes it away only after its hooks; with it no package that is installed later would start its service.
+rm -f "$1/usr/sbin/policy-rc.d"
 # A plain bind mount shows the tree without /proc, /sys and /dev mounted in it.
 plain=$(mktemp -d)
 mount --bind "$1" "$plain"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -106,6 +107,13 @@ def show(root) -> Callable[..., str]:
         return root.check_output("systemctl show %s --property=%s --value", unit, name).strip()
 
     return ask
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Let each machine's sentences run in order in a process of their own (pytest-xdist's --dist=loadgroup)."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(re.search(r"ansible://(\w+)", item.name)[1]))
 
 
 @pytest.hookimpl(wrapper=True)

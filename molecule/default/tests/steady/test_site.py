@@ -90,7 +90,7 @@ def test_environment_of_the_app_is_read_by_root_alone(root):
 def test_access_log_is_one_json_object_a_line_whatever_a_visitor_asks_for(root, site, poll):
     site.get("/nothing%0a%22here")
     poll(
-        lambda: root.run("grep -c 'nothing%%0a' /var/log/currents/access.log").stdout.strip() not in ("", "0"),
+        lambda: root.run("grep -c 'nothing%0a' /var/log/currents/access.log").stdout.strip() not in ("", "0"),
         10,
         "the request in the access log",
     )
