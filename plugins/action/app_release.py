@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import gzip
 import hashlib
 import http.client
@@ -11,6 +10,7 @@ import lzma
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import urllib.request
@@ -24,12 +24,17 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+#: Where relative paths of the controller start, wherever the command was typed; and where our own modules are.
+REPOSITORY = Path(__file__).resolve().parents[2]
+if str(REPOSITORY) not in sys.path:
+    sys.path.append(str(REPOSITORY))
+
+from plugins.module_utils.code_tree import digest, tree
+
 GIT_TIMEOUT_SECONDS = 300
 #: Without a single byte.
 DOWNLOAD_TIMEOUT_SECONDS = 60
 ERROR_LINES = 4
-#: Where relative paths of the controller start, wherever the command was typed.
-REPOSITORY = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sitekeeper" / "sources"
 
 
@@ -40,51 +45,6 @@ class Source:
     root: Path
     label: str
     commit: str = ""
-
-
-def excluded(relative: str, patterns: Sequence[str]) -> bool:
-    """Tell whether a path, or a directory above it, matches one of the shell patterns."""
-    parts = Path(relative).parts
-    return any(fnmatch.fnmatch(part, pattern) for part in parts for pattern in patterns) or any(
-        fnmatch.fnmatch(relative, pattern) for pattern in patterns
-    )
-
-
-def tree(root: Path, patterns: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """Yield relative name and path of each file and link below root, sorted, without what is excluded."""
-    for directory, names, files in os.walk(root):
-        here = Path(directory)
-        relative = here.relative_to(root)
-        links = [name for name in names if (here / name).is_symlink()]
-        names[:] = sorted(n for n in names if n not in links and not excluded(str(relative / n), patterns))
-        for name in sorted([*files, *links]):
-            if not excluded(str(relative / name), patterns):
-                yield str(relative / name), here / name
-
-
-def digest(root: Path, patterns: Sequence[str] = (), shared: Sequence[str] = ()) -> str:
-    """Return a SHA-256 over names, executable bits and contents, but not over times or owners.
-
-    Args:
-        root: the tree.
-        patterns: shell patterns of what is left out wherever it lies.
-        shared: paths from the root whose changes do not count; data, not code.
-
-    Raises:
-        ValueError: something in it is no code, such as a socket.
-    """
-    total = hashlib.sha256()
-    for name, path in tree(root, patterns):
-        if any(name == data or name.startswith(f"{data}/") for data in shared):
-            continue
-        if path.is_symlink():
-            kind, content = "l", str(path.readlink()).encode()
-        elif path.is_file():
-            kind, content = ("x" if os.access(path, os.X_OK) else "f"), path.read_bytes()
-        else:
-            raise ValueError(f"{path} is neither a file, a directory nor a link: name it in app_exclude")
-        total.update(f"{kind} {name}\0".encode() + hashlib.sha256(content).digest())
-    return total.hexdigest()
 
 
 def pack(root: Path, patterns: Sequence[str], target: Path) -> None:

@@ -17,9 +17,14 @@ def site_shares_machine(hostvars: Mapping[str, Mapping[str, Any]]) -> bool:
     return len(set(machines)) < len(machines)
 
 
+def site_local_address(address: str) -> str:
+    """Return the address at which the host itself reaches a socket that listens on `address`."""
+    return "127.0.0.1" if address == "0.0.0.0" else address
+
+
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"site_shares_machine": site_shares_machine}
+        return {"site_shares_machine": site_shares_machine, "site_local_address": site_local_address}

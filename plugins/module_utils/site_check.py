@@ -27,6 +27,7 @@ from plugins.module_utils.site_rules import RULES
 PREFIXES = ("app_", "service_", "host_", "ngrok_", "logrotate_", "monitor_")
 # Settings without a role's specification, or before it: checked here by rule or by relation.
 ALSO_KNOWN = frozenset(RULES) | {"app_source", "app_environment", "app_secrets"}
+OWN_DIRECTORIES = {"app_data_dir": "/var/lib", "app_log_dir": "/var/log", "app_runtime_dir": "/run"}
 ENVIRONMENTS = ("app_environment", "app_secrets")
 
 # Both read plain data only; libyaml's is several times as fast, and this is done once for each host.
@@ -300,6 +301,11 @@ def relation_problems(values: Mapping[str, object]) -> list[Problem]:
         found.append(
             Problem("ngrok_authtoken", "is empty but ngrok_domain is set (is the vault loaded?): set both or none")
         )
+    name = values.get("app_name")
+    for key, parent in OWN_DIRECTORIES.items():
+        if isinstance(name, str) and values.get(key) not in (None, f"{parent}/{name}"):
+            # systemd makes them (StateDirectory= and its sisters) and opens nothing else to the app.
+            found.append(Problem(key, f"is {values[key]}: must be {parent}/{name}, the one the app may write to"))
     environment, secrets = (values.get(key) for key in ENVIRONMENTS)
     if isinstance(environment, Mapping) and isinstance(secrets, Mapping):
         both = sorted(str(name) for name in set(environment) & set(secrets))

@@ -177,14 +177,14 @@ def _is_literal(node: ast.expr) -> bool:
 
 
 def is_address(value: object) -> bool:
-    """Accept an IPv4 or IPv6 address to listen on."""
+    """Accept an IPv4 address to listen on."""
     if not isinstance(value, str):
         return False
     try:
-        ipaddress.ip_address(value)
+        ipaddress.IPv4Address(value)
     except ValueError:
         return False
-    return "%" not in value
+    return True
 
 
 def is_hostname(value: object) -> bool:

@@ -39,7 +39,7 @@ NAME = Rule(
     "currents",
 )
 USER = Rule(is_user_name, "the name of a Unix user that is not the system's", "currents")
-ADDRESS = Rule(is_address, "an IP address of the host", "0.0.0.0")
+ADDRESS = Rule(is_address, "an IPv4 address of the host", "0.0.0.0")
 HEALTH_PATH = Rule(
     text(r"/[A-Za-z0-9._~/-]*", 200), "a path that starts with /, without ? and without a host", "/health"
 )

@@ -55,7 +55,6 @@ previous: {description: Id of the one before., type: str, returned: success}
 
 import contextlib
 import datetime
-import fnmatch
 import hashlib
 import json
 import os
@@ -64,11 +63,12 @@ import shutil
 import sqlite3
 import subprocess
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.code_tree import digest, tree
 
 UNFINISHED = "UNFINISHED"
 #: Longer than a slow first download of a large dependency set; a dead index fails much earlier (UV_HTTP_TIMEOUT).
@@ -89,38 +89,6 @@ def release_id(label: str, parts: dict[str, Any]) -> str:
     content = json.dumps(parts, sort_keys=True).encode()
     safe = "".join(c if c.isalnum() or c in "._" else "-" for c in label)[:40].strip("-.") or "code"
     return f"{safe}-{hashlib.sha256(content).hexdigest()[:12]}"
-
-
-def excluded(relative: str, patterns: Sequence[str]) -> bool:
-    """Tell whether the path or one of its parts matches one of the shell patterns."""
-    return any(fnmatch.fnmatch(text, pattern) for text in (relative, *Path(relative).parts) for pattern in patterns)
-
-
-def host_tree(root: Path, patterns: Sequence[str]) -> Iterator[tuple[str, Path]]:
-    """Yield name and path of each regular file or link below root, sorted, without what is excluded."""
-    for directory, names, files in os.walk(root):
-        here = Path(directory)
-        inside = here.relative_to(root)
-        names[:] = sorted(n for n in names if not excluded(str(inside / n), patterns))
-        for name in sorted([*files, *(n for n in names if (here / n).is_symlink())]):
-            path = here / name
-            if not excluded(str(inside / name), patterns) and (path.is_symlink() or path.is_file()):
-                yield str(inside / name), path
-
-
-def host_digest(root: Path, patterns: Sequence[str], shared: Sequence[str]) -> str:
-    """Return a SHA-256 over names, executable bits and contents of code that lies on the host.
-
-    Shared paths are data: they change all the time and make no new release.
-    """
-    total = hashlib.sha256()
-    for name, path in host_tree(root, patterns):
-        if any(name == data or name.startswith(f"{data}/") for data in shared):
-            continue
-        content = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
-        kind = "l" if path.is_symlink() else "x" if os.access(path, os.X_OK) else "f"
-        total.update(f"{kind} {name}\0".encode() + hashlib.sha256(content).digest())
-    return total.hexdigest()
 
 
 def to_prune(releases: dict[str, float], keep: int, never: Sequence[str]) -> list[str]:
@@ -248,7 +216,7 @@ class Releases:
                 tar.extractall(code)
             return
         source = Path(self.options["host_path"])
-        for name, path in host_tree(source, self.options["exclude"]):
+        for name, path in tree(source, self.options["exclude"]):
             target = code / name
             target.parent.mkdir(parents=True, exist_ok=True)
             copy_file(path, target)
@@ -394,7 +362,7 @@ def main() -> None:
         module.fail_json(msg=f"app_source: there is no directory {options['host_path']} on the host")
     code = options["digest"]
     if options["host_path"]:
-        code = host_digest(Path(options["host_path"]), options["exclude"], options["shared"])
+        code = digest(Path(options["host_path"]), options["exclude"], options["shared"])
     parts = {
         "code": code,
         "python": interpreter(module),

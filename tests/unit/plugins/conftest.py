@@ -1,8 +1,9 @@
-"""The plugins are no installed package: tests import them from the repository."""
+"""Modules import what they share as Ansible ships it to the host: from ``ansible.module_utils``."""
 
-import sys
+from __future__ import annotations
+
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-if str(REPOSITORY) not in sys.path:
-    sys.path.insert(0, str(REPOSITORY))
+import ansible.module_utils
+
+ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[3] / "plugins" / "module_utils"))

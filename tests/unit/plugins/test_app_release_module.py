@@ -24,13 +24,12 @@ from types import SimpleNamespace
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from plugins.module_utils.code_tree import digest, tree
 from plugins.modules import app_release
 from plugins.modules.app_release import (
     BuildError,
     Releases,
     copy_file,
-    host_digest,
-    host_tree,
     install_steps,
     release_id,
     to_prune,
@@ -270,13 +269,13 @@ def test_a_failing_step_shows_the_end_of_what_it_printed(tmp_path):
 def test_the_host_digest_ignores_shared_paths_and_what_is_excluded(code):
     (code / "data").mkdir()
     (code / "__pycache__").mkdir()
-    before = host_digest(code, ["__pycache__"], ["data", "app.db"])
+    before = digest(code, ["__pycache__"], ["data", "app.db"])
     (code / "data" / "rows").write_text("1")
     (code / "app.db").write_text("1")
     (code / "__pycache__" / "app.pyc").write_text("1")
-    assert host_digest(code, ["__pycache__"], ["data", "app.db"]) == before
+    assert digest(code, ["__pycache__"], ["data", "app.db"]) == before
     (code / "data.py").write_text("")
-    assert host_digest(code, ["__pycache__"], ["data", "app.db"]) != before
+    assert digest(code, ["__pycache__"], ["data", "app.db"]) != before
 
 
 @pytest.mark.parametrize(
@@ -285,11 +284,11 @@ def test_the_host_digest_ignores_shared_paths_and_what_is_excluded(code):
     ids=["content", "executable bit", "name"],
 )
 def test_the_host_digest_sees_what_the_app_would(code, change):
-    before = host_digest(code, [], [])
+    before = digest(code, [], [])
     os.utime(code / "app.py", (1, 1))
-    assert host_digest(code, [], []) == before
+    assert digest(code, [], []) == before
     change(code / "app.py")
-    assert host_digest(code, [], []) != before
+    assert digest(code, [], []) != before
 
 
 def test_host_patterns_hold_for_whole_paths_as_those_of_the_controller_do(code):
@@ -297,7 +296,7 @@ def test_host_patterns_hold_for_whole_paths_as_those_of_the_controller_do(code):
     (code / "docs" / "internal" / "plan.md").write_text("")
     (code / "docs" / "index.md").write_text("")
     (code / "docs" / "latest").symlink_to("internal")
-    assert [name for name, _ in host_tree(code, ["docs/internal"])] == ["app.py", "docs/index.md", "docs/latest"]
+    assert [name for name, _ in tree(code, ["docs/internal"])] == ["app.py", "docs/index.md", "docs/latest"]
 
 
 def test_a_database_in_use_is_copied_whole(tmp_path):

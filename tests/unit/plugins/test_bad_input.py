@@ -57,6 +57,8 @@ CASES = {
     "module-colon": ({"app_module": "app"}, r'app_module +is "app": must be MODULE:CALLABLE'),
     "module-python": ({"app_module": "os:system"}, r'app_module +is "os:system":'),
     "module-argument": ({"app_module": "shop:create(os.environ)"}, r"app_module +is "),
+    "address-v6": ({"app_bind_address": "::1"}, r'app_bind_address +is "::1": must be an IPv4 address'),
+    "data-elsewhere": ({"app_data_dir": "/srv/data"}, r"app_data_dir +is /srv/data: must be /var/lib/"),
     "module-newline": ({"app_module": "app:app\n"}, r"app_module +has a line break"),
     "path-blank": ({"app_root": "/srv/my app"}, r'app_root +is "/srv/my app"'),
     "path-system": ({"app_root": "/etc"}, r'app_root +is "/etc": must be a path below /srv'),

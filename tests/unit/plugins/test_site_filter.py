@@ -38,3 +38,8 @@ shares = FilterModule().filters()["site_shares_machine"]
 )
 def test_entries_are_one_machine_when_address_and_ssh_port_are_the_same(hostvars, answer):
     assert shares(hostvars) is answer
+
+
+@pytest.mark.parametrize(("address", "answer"), [("0.0.0.0", "127.0.0.1"), ("10.0.0.5", "10.0.0.5")])
+def test_the_host_reaches_a_socket_where_it_listens(address, answer):
+    assert FilterModule().filters()["site_local_address"](address) == answer

@@ -73,7 +73,7 @@ def test_sizes_are_powers_of_1024(text, number):
         ("app_module", 'shop.web:create_app(["/var/lib/shop"], debug=False)'),
         ("app_version", "release/2.1"),
         ("ngrok_domain", "currents.ngrok-free.app"),
-        ("app_bind_address", "::"),
+        ("app_bind_address", "10.0.0.5"),
         ("monitor_timeout_seconds", 2.5),
         ("app_environment", {"LOG_LEVEL": "info", "WORKERS": 3}),
         ("app_index_url", "http://10.0.2.2:8080/simple"),
