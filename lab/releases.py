@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +10,8 @@ from pathlib import Path
 
 from lab.errors import HostError, UsageError
 
-DEBIAN_MIRROR = "http://deb.debian.org/debian"
-DEBIAN_SECURITY_MIRROR = "http://deb.debian.org/debian-security"
-UBUNTU_MIRROR = "http://archive.ubuntu.com/ubuntu"
+#: Environment variable with the address of an archive, where apt's own settings name none.
+MIRROR_VARIABLE = "LAB_MIRROR"
 
 _COMMON_PACKAGES = (
     "systemd-sysv",
@@ -131,13 +131,19 @@ def host_mirrors(apt: Path = Path("/etc/apt")) -> dict[str, str]:
 
 
 def source_lines(release: Release, mirrors: dict[str, str]) -> list[str]:
-    """Return the guest's sources.list: the release, its updates and its security fixes."""
+    """Return the guest's sources.list: the release, its updates and its security fixes.
+
+    Raises:
+        HostError: nobody says where the distribution's archive is.
+    """
     suite, components = release.suite, release.components
-    if release.distribution == "debian":
-        main = mirrors.get("debian", DEBIAN_MIRROR)
-        security = mirrors.get("debian-security", DEBIAN_SECURITY_MIRROR)
-    else:
-        main = security = mirrors.get("ubuntu", UBUNTU_MIRROR)
+    main = os.environ.get(MIRROR_VARIABLE) or mirrors.get(release.distribution)
+    if not main:
+        raise HostError(
+            f"This computer's apt names no archive of {release.distribution}, so {release.image} cannot be built.\n"
+            f"Name one: {MIRROR_VARIABLE}=http://... lab up ... Or choose an image of this computer's own distribution."
+        )
+    security = mirrors.get("debian-security", f"{main}-security") if release.distribution == "debian" else main
     return [
         f"deb {main} {suite} {components}",
         f"deb {main} {suite}-updates {components}",

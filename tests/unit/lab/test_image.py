@@ -15,7 +15,7 @@ from lab.paths import Home
 
 SPEC = image.ImageSpec(
     release=releases.find_release("debian12"),
-    sources=("deb http://deb.debian.org/debian bookworm main",),
+    sources=("deb http://other.example/debian bookworm main",),
     disk_bytes=8 << 30,
     seed_packages=("cron",),
     files=guestfiles.image_files("ssh-ed25519 AAA lab\n", {"own.crt": "CERTIFICATE"}),
@@ -87,15 +87,21 @@ def test_mirrors_are_read_from_both_forms_of_apt_sources():
     }
 
 
-def test_sources_fall_back_to_the_public_mirror_and_have_updates_and_security():
-    lines = releases.source_lines(releases.find_release("debian13"), {})
+def test_sources_have_updates_and_security():
+    lines = releases.source_lines(releases.find_release("debian13"), {"debian": "http://mirror.example/debian"})
     assert lines == [
-        "deb http://deb.debian.org/debian trixie main",
-        "deb http://deb.debian.org/debian trixie-updates main",
-        "deb http://deb.debian.org/debian-security trixie-security main",
+        "deb http://mirror.example/debian trixie main",
+        "deb http://mirror.example/debian trixie-updates main",
+        "deb http://mirror.example/debian-security trixie-security main",
     ]
-    ubuntu = releases.source_lines(releases.find_release("ubuntu24.04"), {"debian": "http://mirror.example/debian"})
-    assert all("http://archive.ubuntu.com/ubuntu noble" in line for line in ubuntu)
+
+
+def test_an_archive_that_apt_does_not_name_is_asked_for(monkeypatch):
+    ubuntu = releases.find_release("ubuntu24.04")
+    with pytest.raises(HostError, match="LAB_MIRROR"):
+        releases.source_lines(ubuntu, {"debian": "http://mirror.example/debian"})
+    monkeypatch.setenv("LAB_MIRROR", "http://mirror.example/ubuntu")
+    assert all("http://mirror.example/ubuntu noble" in line for line in releases.source_lines(ubuntu, {}))
 
 
 def test_an_unknown_image_names_the_known_ones():
@@ -132,7 +138,7 @@ def test_a_failed_build_keeps_its_log_and_leaves_no_image(tmp_path: Path, monkey
     monkeypatch.setattr(image, "require_programs", lambda: None)
     monkeypatch.setattr(image, "find_keyring", lambda release: Path("/keys.gpg"))
     home = Home(tmp_path / "home")
-    with pytest.raises(LabError, match=r"(?s)mirror not reachable.*failed-build\.log.*deb\.debian\.org"):
+    with pytest.raises(LabError, match=r"(?s)mirror not reachable.*failed-build\.log.*other\.example"):
         image.ensure_image(home, SPEC)
     assert [path.name for path in home.images.iterdir()] == ["failed-build.log"]
 
