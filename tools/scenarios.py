@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Two machines of one scenario already fill two cores, so scenarios run one after the other, the broadest first.
+#: It boots two machines, which fill two cores; those after it boot one each, so two of them run side by side.
 FIRST = "default"
+SIDE_BY_SIDE = 2
 SILENT = re.compile(r"missing playbook|no tests found|no tests ran|verifier is disabled", re.IGNORECASE)
 #: Made-up secrets of the tests' inventories: whatever prints one would print a real one.
 CANARY = re.compile(r"canary-[0-9a-f]{16}")
@@ -59,7 +61,7 @@ def counted(lines: Iterable[str]) -> tuple[int, int]:
 
 
 def run(name: str) -> Outcome:
-    """Run one scenario, its output going to the terminal as it comes."""
+    """Run one scenario, its output going to the terminal as it comes, each line after the scenario's name."""
     start = time.monotonic()
     molecule = Path(sys.executable).with_name("molecule")
     lines: list[str] = []
@@ -73,7 +75,7 @@ def run(name: str) -> Outcome:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            print(line, end="", flush=True)
+            print(f"{name:>9} {line}", end="", flush=True)
             lines.append(line)
     passed, failed = counted(lines)
     complaints = silently_passed(lines)
@@ -105,7 +107,9 @@ def main(names: Sequence[str]) -> int:
     if unknown:
         print(f"there is no scenario {', '.join(unknown)}; there are: {', '.join(found)}")
         return 2
-    outcomes = [run(name) for name in chosen]
+    outcomes = [run(name) for name in chosen if name == FIRST]
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        outcomes += pool.map(run, [name for name in chosen if name != FIRST])
     print("\n" + table(outcomes))
     # Alone on its line: what continuous integration reads.
     print(f"\n{sum(o.passed for o in outcomes)} passed, {sum(not o.good for o in outcomes)} failed")

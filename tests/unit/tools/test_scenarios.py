@@ -143,7 +143,7 @@ def test_a_scenario_runs_molecule_and_shows_its_output(tree, monkeypatch, capsys
     monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
     outcome = run("alpha")
     assert (outcome.name, (outcome.passed, outcome.complaints)) == ("alpha", result)
-    assert capsys.readouterr().out.startswith("test --scenario-name alpha\n")
+    assert capsys.readouterr().out.startswith("    alpha test --scenario-name alpha\n")
 
 
 # The scenarios of this repository
