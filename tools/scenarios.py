@@ -5,6 +5,7 @@ Molecule passes silently over a side effect or a verify directory that does not 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -65,9 +66,12 @@ def run(name: str) -> Outcome:
     start = time.monotonic()
     molecule = Path(sys.executable).with_name("molecule")
     lines: list[str] = []
+    # Molecule looks for Ansible's programs on the PATH, also when ours was not activated.
+    path = f"{molecule.parent}{os.pathsep}{os.environ['PATH']}"
     with subprocess.Popen(
         [molecule, "test", "--scenario-name", name],
         cwd=ROOT,
+        env={**os.environ, "PATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
