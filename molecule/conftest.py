@@ -109,11 +109,12 @@ def show(root) -> Callable[..., str]:
     return ask
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Let each machine's sentences run in order in a process of their own (pytest-xdist's --dist=loadgroup)."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(re.search(r"ansible://(\w+)", item.name)[1]))
+def pytest_itemcollected(item):
+    """Let each machine's sentences run in order in a process of their own (pytest-xdist's --dist=loadgroup).
+
+    Not in pytest_collection_modifyitems: there xdist has read the groups already.
+    """
+    item.add_marker(pytest.mark.xdist_group(re.search(r"ansible://(\w+)", item.name)[1]))
 
 
 @pytest.hookimpl(wrapper=True)
