@@ -130,6 +130,9 @@ def pytest_runtest_makereport(item, call):
     report = yield
     if report.when == "call" and report.failed and "root" in getattr(item, "funcargs", {}):
         root = item.funcargs["root"]
-        for command in ("systemctl --no-pager --full status 'currents*'", "journalctl --no-pager -q -n 40"):
+        for command in (
+            "systemctl --no-pager --full status 'currents*' 'pypiserver*' 'buku*'",
+            "journalctl --no-pager -q -n 40",
+        ):
             report.sections.append((command, root.run(command).stdout))
     return report

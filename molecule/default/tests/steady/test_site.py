@@ -83,6 +83,11 @@ def test_release_belongs_to_root_and_is_complete(root):
     assert not root.file("/srv/currents/current/UNFINISHED").exists
 
 
+def test_code_of_the_app_is_nobody_elses(root):
+    assert root.file("/srv/currents").mode == 0o750
+    assert root.file("/srv/currents").group == "currents"
+
+
 def test_environment_of_the_app_is_read_by_root_alone(root):
     assert root.file("/etc/currents/app.env").mode == 0o600
 
