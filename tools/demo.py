@@ -61,7 +61,7 @@ def summary(url: str, seconds: float) -> list[tuple[str, str]]:
     with urllib.request.urlopen(f"{url}/health", timeout=30) as answer:
         health = json.load(answer)
     status = json.loads(lab("ssh", MACHINE, "sudo", "sitectl", "status", "--json"))
-    memory = status["memory"]
+    memory = status["memory_bytes"]
     mib = 1024**2
 
     def size(name: str) -> str:
@@ -70,7 +70,7 @@ def summary(url: str, seconds: float) -> list[tuple[str, str]]:
     return [
         ("URL", url),
         ("Health", f"{url}/health says {health['status']}, release {health['release']}"),
-        ("Memory", f"{size('current')} in use, slowed down at {size('high')}, a worker killed at {size('max')}"),
+        ("Memory", f"{size('now')} in use, slowed down at {size('high')}, a worker killed at {size('max')}"),
         ("Logs", 'make demo-ssh CMD="sudo sitectl logs", access log in /var/log/currents/access.log'),
         ("State", 'make demo-ssh CMD="sudo sitectl status"'),
         ("Try next", 'make demo-ssh CMD="sudo pkill -KILL gunicorn", then open the URL: it only waits'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ MACHINE = {
     "known_hosts": "/lab/known_hosts",
     "forwards": {"5555": 40055},
 }
-STATUS = {"memory": {"current": 120 * 1024**2, "high": 800 * 1024**2, "max": 1024**3}}
+STATUS = {"memory_bytes": {"now": 120 * 1024**2, "high": 800 * 1024**2, "max": 1024**3}}
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def test_the_table_shows_what_the_running_site_says(stage):
 
 
 def test_the_table_does_without_a_limit(stage):
-    stage.status = {"memory": {"current": 1024**2, "high": None}}
+    stage.status = {"memory_bytes": {"now": 1024**2, "high": None}}
     rows = dict(demo.summary("http://127.0.0.1:40055", 1))
     assert rows["Memory"] == "1 MiB in use, slowed down at none, a worker killed at none"
 
@@ -106,3 +107,10 @@ def test_a_lab_that_fails_ends_the_demo_with_its_status(monkeypatch):
     with pytest.raises(SystemExit) as end:
         demo.lab("up", "demo")
     assert end.value.code == 3
+
+
+def test_the_stubbed_status_has_the_keys_of_the_real_one():
+    # The stub once had others than sitectl, and the demo ended in a traceback.
+    source = "".join(path.read_text() for path in sorted((demo.ROOT / "sitectl").glob("*.py")))
+    assert '"memory_bytes"' in source
+    assert {f'"{key}"' for key in STATUS["memory_bytes"]} <= set(re.findall(r'"\w+"', source))
