@@ -117,7 +117,8 @@ class ByMachine(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return re.search(r"ansible://(\w+)", nodeid)[1]
+        machine = re.search(r"ansible://(\w+)", nodeid)
+        return machine[1] if machine else "controller"
 
 
 def pytest_xdist_make_scheduler(config, log):
