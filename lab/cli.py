@@ -135,7 +135,11 @@ def _up(arguments: argparse.Namespace, home: Home) -> int:
 
 def _down(arguments: argparse.Namespace, home: Home) -> int:
     for name in arguments.names:
-        print(f"{name} {'removed' if Machine(home, name).down() else 'was not there'}")
+        machine = Machine(home, name)
+        # Whoever removes it after a failure wants to know whether it was the machine's.
+        if trouble := machine.trouble():
+            print(f"LOST {trouble}")
+        print(f"{name} {'removed' if machine.down() else 'was not there'}")
     return 0
 
 

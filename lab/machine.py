@@ -124,6 +124,14 @@ class Machine:
         with self._lock():
             return self._remove()
 
+    def trouble(self) -> str:
+        """Return why commands cannot reach the machine, with the end of its console; empty when nothing is wrong."""
+        state = self.state()
+        if state not in ("stopped", "unreachable"):
+            return ""
+        console, qemu = tail(self.serial_log, 5), tail(self.directory / "qemu.log", 5)
+        return f"{self.name} is {state}. Last lines of its console, then what QEMU said:\n{console}\n{qemu}"
+
     def reboot(self) -> None:
         """Reboot from inside and wait for a new boot id."""
         with self._lock():

@@ -15,6 +15,13 @@ import pytest
 import yaml
 from xdist.scheduler import LoadScopeScheduling
 
+from tools.load import Ask, Load
+
+#: Visitors a second: what an emulated processor serves beside everything else.
+VISITORS = 4.0
+#: Units that no fault of the app may touch.
+BYSTANDERS = ("ssh.service", "cron.service", "bystander.service", "systemd-journald.service")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -108,6 +115,77 @@ def show(root) -> Callable[..., str]:
         return root.check_output("systemctl show %s --property=%s --value", unit, name).strip()
 
     return ask
+
+
+@pytest.fixture
+def visitors(site) -> Callable[..., Load]:
+    """Start visitors from outside who come at a steady rate; ``with visitors() as load`` ends them."""
+
+    def start(path: str = "/api/hero", method: str = "GET", rate: float = VISITORS, **more) -> Load:
+        return Load(Ask(site.url, path=path, method=method, **more), rate=rate, seconds=600)
+
+    return start
+
+
+@pytest.fixture
+def workers(root) -> Callable[[], list[str]]:
+    """The worker processes of the app."""
+    # One command each time: a round trip costs a second where the processor is emulated.
+    command = "ps -o pid= --ppid $(systemctl show currents.service --property=MainPID --value)"
+
+    def ask() -> list[str]:
+        return root.run(command).stdout.split()
+
+    return ask
+
+
+@pytest.fixture
+def operations(root) -> Callable[[str], str]:
+    """Ask an operations endpoint on the machine."""
+    script = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('/run/currents/operations.sock'); "
+        "s.sendall(f'GET {sys.argv[1]} HTTP/1.0\\r\\n\\r\\n'.encode()); "
+        "print(s.makefile(newline='').read().partition('\\r\\n\\r\\n')[2])"
+    )
+
+    def ask(path: str) -> str:
+        return root.check_output("python3 -c %s %s", script, path)
+
+    return ask
+
+
+@pytest.fixture
+def exits(operations) -> Callable[[str], int]:
+    """How many workers are gone for a reason, since the master started."""
+    return lambda reason: json.loads(operations("/memory"))["worker_exits"][reason]
+
+
+@pytest.fixture
+def bystanders(root) -> Iterator[None]:
+    """Nobody else on the host is touched, whatever a sentence does to the app."""
+
+    def ask() -> str:
+        return root.check_output(f"systemctl show {' '.join(BYSTANDERS)} --property=Id,InvocationID,ActiveState")
+
+    before = ask()
+    assert before.count("ActiveState=active") == len(BYSTANDERS)
+    yield
+    assert ask() == before
+
+
+@pytest.fixture
+def well(site, workers, bystanders, poll) -> Iterator[None]:
+    """A sentence begins and ends with a site that is well, and with bystanders who noticed nothing."""
+    poll(lambda: site.healthy() and len(workers()) == 2, 120, "the site well")
+    yield
+    poll(lambda: site.healthy() and len(workers()) == 2, 120, "the site well again")
+
+
+@pytest.fixture
+def machine(request, entry) -> str:
+    """The lab's name of the machine."""
+    scenario = next(path for path in request.path.parents if (path / "inventory").is_dir())
+    return hosts(scenario, "machines.yml")[entry]["machine_name"]
 
 
 class ByMachine(LoadScopeScheduling):

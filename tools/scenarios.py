@@ -19,6 +19,14 @@ ROOT = Path(__file__).resolve().parents[1]
 #: It boots two machines, which fill two cores; those after it boot one each, so two of them run side by side.
 FIRST = "default"
 SIDE_BY_SIDE = 2
+#: Not among those that run without being named, and why: the summary says so.
+BY_HAND = {
+    "adopt": "takes a quarter of an hour where the processor is emulated; run it by tools/scenarios.py adopt",
+    "pressure": "takes a quarter of an hour where the processor is emulated; run it by tools/scenarios.py pressure",
+    "rolling": "boots three machines, an hour where the processor is emulated; run it by tools/scenarios.py rolling",
+}
+#: The others in this order, the longest first, so that both sides end at about the same time.
+LONGEST_FIRST = ("release", "restart", "guests", "tunnel", "memory")
 SILENT = re.compile(r"missing playbook|no tests found|no tests ran|verifier is disabled", re.IGNORECASE)
 #: Made-up secrets of the tests' inventories: whatever prints one would print a real one.
 CANARY = re.compile(r"canary-[0-9a-f]{16}")
@@ -26,6 +34,15 @@ CANARY = re.compile(r"canary-[0-9a-f]{16}")
 CLOSING = re.compile(r" in [0-9.]+s\b")
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|error)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+#: What pytest and Ansible say of a failure, inside of the frame that Molecule draws.
+CAUSE = re.compile(r"\W*(?:\w+: )?((?:E   |FAILED |fatal: |LOST ).*)")
+#: What Ansible and the lab say of a failure follows it, indented.
+DETAIL = re.compile(r"\W*? {4}(\S.*)")
+SHOWN_DETAILS = 6
+#: The end of the output is what continuous integration keeps: enough to see what failed.
+SHOWN_CAUSES = 25
+#: What `lab down` says when QEMU itself had ended.
+LOST = re.compile(r"LOST \S+ is stopped")
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,10 @@ class Outcome:
     failed: int
     seconds: float
     complaints: tuple[str, ...]
+    causes: tuple[str, ...] = ()
+    """The first lines that say why something failed."""
+    lost: bool = False
+    """Whether QEMU ended under a machine: then a failure says nothing about what was tested."""
 
     @property
     def good(self) -> bool:
@@ -61,6 +82,23 @@ def counted(lines: Iterable[str]) -> tuple[int, int]:
     return passed, failed
 
 
+def causes(lines: Iterable[str]) -> list[str]:
+    """Return the first different lines that say why something failed, each with the first lines of its detail."""
+    found: list[str] = []
+    room = 0
+    for line in lines:
+        clean = COLOUR.sub("", line).rstrip()
+        if match := CAUSE.match(clean):
+            found.append(match[1])
+            room = SHOWN_DETAILS if match[1].startswith(("fatal", "LOST")) else 0
+        elif room and (match := DETAIL.match(clean)):
+            found.append(f"    {match[1]}")
+            room -= 1
+        else:
+            room = 0
+    return list(dict.fromkeys(found))[:SHOWN_CAUSES]
+
+
 def run(name: str) -> Outcome:
     """Run one scenario, its output going to the terminal as it comes, each line after the scenario's name."""
     start = time.monotonic()
@@ -71,7 +109,8 @@ def run(name: str) -> Outcome:
     with subprocess.Popen(
         [molecule, "test", "--scenario-name", name],
         cwd=ROOT,
-        env={**os.environ, "PATH": path},
+        # Wide enough that no message is broken in two.
+        env={**os.environ, "PATH": path, "COLUMNS": "200"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -87,7 +126,24 @@ def run(name: str) -> Outcome:
         complaints.append("a secret of the inventory shows in the output")
     if process.returncode:
         complaints.append(f"molecule ended with {process.returncode}")
-    return Outcome(name, passed, failed, time.monotonic() - start, tuple(complaints))
+    good = not failed and not complaints
+    why = () if good else tuple(causes(lines))
+    lost = any(LOST.search(line) for line in lines)
+    return Outcome(name, passed, failed, time.monotonic() - start, tuple(complaints), why, lost)
+
+
+def run_again_if_lost(name: str) -> Outcome:
+    """Run one scenario, and once more when it failed because the emulator died under its machine.
+
+    QEMU 7.2 can crash when it emulates on a busy computer (lab/machine.py tells how).
+    """
+    outcome = run(name)
+    if outcome.good or not outcome.lost:
+        return outcome
+    print(f"{name:>9} QEMU ended under a machine, which says nothing about the tests: running {name} once more")
+    for cause in outcome.causes:
+        print(f"{name:>9} {cause}")
+    return run(name)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -106,15 +162,22 @@ def main(names: Sequence[str]) -> int:
     if not found:
         print("there is no scenario: molecule/*/molecule.yml matches no file")
         return 2
-    chosen = list(names) or sorted(found, key=lambda name: name != FIRST)
+    order = [FIRST, *LONGEST_FIRST]
+    known = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+    chosen = list(names) or [name for name in known if name not in BY_HAND]
     unknown = sorted(set(chosen) - set(found))
     if unknown:
         print(f"there is no scenario {', '.join(unknown)}; there are: {', '.join(found)}")
         return 2
-    outcomes = [run(name) for name in chosen if name == FIRST]
+    outcomes = [run_again_if_lost(name) for name in chosen if name == FIRST]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        outcomes += pool.map(run, [name for name in chosen if name != FIRST])
+        outcomes += pool.map(run_again_if_lost, [name for name in chosen if name != FIRST])
     print("\n" + table(outcomes))
+    for outcome in outcomes:
+        for cause in outcome.causes:
+            print(f"{outcome.name:>9} {cause}")
+    for name in sorted(set(found) - set(chosen) if not names else ()):
+        print(f"left out: {name}: {BY_HAND[name]}")
     # Alone on its line: what continuous integration reads.
     print(f"\n{sum(o.passed for o in outcomes)} passed, {sum(not o.good for o in outcomes)} failed")
     return 0 if all(outcome.good for outcome in outcomes) else 1

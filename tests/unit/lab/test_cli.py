@@ -95,6 +95,15 @@ def test_status_of_a_stopped_machine_says_where_it_was(home: Home, capsys: pytes
     assert place["forwards"] == {"5555": 45555}
 
 
+def test_down_tells_that_a_machine_was_lost_and_what_its_console_said(home: Home, capsys: pytest.CaptureFixture[str]):
+    stopped_machine(home, "one")
+    (home.machine("one") / "serial.log").write_text("Kernel panic - not syncing\n")
+    assert cli.main(["down", "one"]) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("LOST one is stopped.")
+    assert last == "one removed"
+
+
 def test_list_shows_every_machine(home: Home, capsys: pytest.CaptureFixture[str]):
     stopped_machine(home, "one")
     home.machine("half").mkdir()

@@ -85,3 +85,21 @@ def test_too_little_memory_says_which_machines_to_remove():
     with pytest.raises(HostError, match=r"(?s)900 MiB.*Running machines: one, two.*down NAME.*--memory"):
         qemu.check_memory("MemTotal: 1 kB\nMemAvailable:  921600 kB\n", 2048, ["one", "two"])
     qemu.check_memory("MemAvailable:  921600 kB\n", 512, [])
+
+
+@pytest.mark.parametrize(("accelerator", "fixed"), [(qemu.TCG, True), (qemu.KVM, False)])
+def test_an_emulated_guest_takes_its_time_from_a_timer_of_a_known_rate(accelerator, fixed):
+    (kernel,) = values(qemu.command_line(HARDWARE, accelerator), "-append")
+    assert ("clocksource=hpet" in kernel.split()) is fixed
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "scales", "argument"),
+    [
+        ("processor\t: 0\ncpu MHz\t\t: 2596.146\n", False, "tsc_early_khz=2596146"),
+        ("processor\t: 0\ncpu MHz\t\t: 2596.146\n", True, "clocksource=hpet"),
+        ("processor\t: 0\n", False, "clocksource=hpet"),
+    ],
+)
+def test_the_rate_of_the_counter_is_told_only_where_it_is_known(cpuinfo, scales, argument):
+    assert qemu.clock(cpuinfo, scales) == argument
