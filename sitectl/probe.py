@@ -82,9 +82,7 @@ def ask(url: str, timeout: float, host_header: str | None = None) -> Answer:
                 f"GET {target} HTTP/1.1\r\nHost: {host_header or parts.netloc}\r\n"
                 "User-Agent: sitectl\r\nAccept: */*\r\nConnection: close\r\n\r\n".encode("ascii")
             )
-            receiver = _Receiver(_Stream(connection, deadline))
-            response = http.client.HTTPResponse(receiver, method="GET")  # type: ignore[arg-type]
-            response.begin()
+            response = receive(connection, deadline)
             status = response.status
             complete = _read_body(response)
             if not 200 <= status <= 299:
@@ -102,6 +100,14 @@ def ask(url: str, timeout: float, host_header: str | None = None) -> Answer:
     except OSError as error:
         problem = f"connection failed: {error.strerror or type(error).__name__}"
     return Answer(status, round((time.monotonic() - start) * 1000), problem)
+
+
+def receive(connection: socket.socket, deadline: Deadline) -> http.client.HTTPResponse:
+    """Return the answer to the GET that was sent on `connection`; reading its body ends at the deadline, too."""
+    receiver = _Receiver(_Stream(connection, deadline))
+    response = http.client.HTTPResponse(receiver, method="GET")  # type: ignore[arg-type]
+    response.begin()
+    return response
 
 
 def _read_body(response: http.client.HTTPResponse) -> bool:

@@ -33,6 +33,10 @@ class Settings:
     log_dir: Path
     data_dir: Path
     host_header: str | None = None
+    operations_socket: Path | None = None
+    """Where the app's master tells of its workers; None where it does not."""
+    maintenance_file: Path | None = None
+    """Where the app looks for a maintenance; None where it does not."""
 
     @property
     def unit(self) -> str:
@@ -45,7 +49,8 @@ class Settings:
         return f"sitectl-{self.name}"
 
 
-OPTIONAL = frozenset({"host_header"})
+OPTIONAL = frozenset({"host_header", "operations_socket", "maintenance_file"})
+PATHS = ("_dir", "_socket", "_file")
 
 
 def _is_plain_url(url: Any) -> bool:
@@ -91,7 +96,10 @@ RULES: dict[str, Rule] = {
     "release_dir": _PATH,
     "log_dir": _PATH,
     "data_dir": _PATH,
+    "maintenance_file": _PATH,
     "host_header": _text("a host name", r"[\w.:\[\]-]+"),
+    # what fits into the address of a Unix socket (unix(7))
+    "operations_socket": _text("an absolute path of at most 107 characters", r"/[^\0\n]{0,106}"),
 }
 
 
@@ -115,7 +123,7 @@ def parse(text: str, source: str) -> Settings:
         allowed, is_allowed = RULES[key]
         if not is_allowed(value):
             raise SettingsError(f"{source}: {key} must be {allowed}, not {json.dumps(value)}")
-    values: dict[str, Any] = {key: Path(raw[key]) if key.endswith("_dir") else raw[key] for key in raw}
+    values: dict[str, Any] = {key: Path(raw[key]) if key.endswith(PATHS) else raw[key] for key in raw}
     return Settings(**values)
 
 

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sitectl import codes, store
+from sitectl import codes, maintenance, store
 from sitectl.check import CHECK_SECONDS, observe
 from sitectl.decide import State
 from sitectl.host import Deadline, Host
+from sitectl.operations import unplanned_exits
 from sitectl.settings import Settings
 from sitectl.unit import Unit
+from sitectl.words import counts, duration, memory_words
 
 SHOWN_CHECKS = 5
 
@@ -23,16 +25,19 @@ def run_status(host: Host, settings: Settings, as_json: bool) -> int:
     if state.boot_id != host.now().boot_id:
         state = State(checks=state.checks)
     healthy = seen.answer is not None and seen.answer.ok
+    closed = maintenance.read(host, settings)
     facts: dict[str, Any] = {
         "name": settings.name,
         "healthy": healthy,
         "status": seen.answer.status if seen.answer else None,
         "milliseconds": seen.answer.milliseconds if seen.answer else None,
         "problem": seen.answer.problem if seen.answer else "not asked: the service is down",
+        "maintenance": {"until": closed.moment, "message": closed.message} if closed else None,
         "service": _service(settings, seen.unit),
         "release": read_release(host, settings),
         "memory_bytes": read_memory(host, seen.unit),
         "workers": count_workers(host, seen.unit),
+        "unplanned_exits": unplanned_exits(host, settings),
         "monitor": {"bad_checks": state.failures, "restarts": state.restarts, "hold": seen.hold},
         "checks": list(state.checks),
         "logs": {
@@ -129,41 +134,20 @@ def table(facts: dict[str, Any]) -> str:
         ("release", " ".join(words) or "unknown"),
         ("memory", memory_words(memory)),
         ("workers", workers),
+        *(
+            []
+            if facts["unplanned_exits"] is None
+            else [("exits", f"{counts(facts['unplanned_exits'])} unplanned since the start")]
+        ),
         ("monitor", f"on hold: {monitor['hold']}" if monitor["hold"] else f"{monitor['bad_checks']} bad checks"),
     ]
     if service["age_seconds"] is None:
         rows[2] = ("service", f"{service['unit']} {service['state']}")
+    if closed := facts["maintenance"]:
+        rows.insert(1, ("maintenance", f"ON until {closed['until']}: {closed['message']}"))
     for number, check in enumerate(reversed(facts["checks"][-SHOWN_CHECKS:])):
         took = "" if check.get("milliseconds") is None else f" {check['milliseconds']} ms"
         words = [str(check.get(key)) for key in ("at", "verdict", "status", "reason") if check.get(key) is not None]
         rows.append(("" if number else "last checks", " ".join(words) + took))
     rows += [("logs", logs["app"]), ("", logs["monitor"]), ("", logs["files"]), ("data", facts["data"])]
     return "\n".join(f"{key:<12} {value}" for key, value in rows)
-
-
-def memory_words(memory: dict[str, int | None]) -> str:
-    """Return the service's memory for people; a limit that is not a number is no limit."""
-    if memory["now"] is None:
-        return "unknown"
-    absent = {"now": "unknown", "peak": "unknown", "high": "none", "max": "none"}
-    words = {key: absent[key] if (count := memory[key]) is None else size(count) for key in absent}
-    return ", ".join(f"{key} {text}" for key, text in words.items())
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people: 512M."""
-    for unit, factor in (("G", 2**30), ("M", 2**20), ("K", 2**10)):
-        if count >= factor:
-            return f"{count / factor:.4g}{unit}"
-    return str(count)
-
-
-def duration(seconds: int | None) -> str:
-    """Return a time span for people in its two largest units: 3 h 12 min."""
-    left = seconds or 0
-    parts = []
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if left >= length:
-            parts.append(f"{left // length} {unit}")
-            left %= length
-    return " ".join(parts[:2]) or "0 s"

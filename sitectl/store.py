@@ -48,17 +48,21 @@ def _moment(value: Any) -> float | None:
 
 def save_state(path: Path, state: State) -> None:
     """Replace the remembered state in one step; raises OSError, and the old one stays."""
-    _replace(path, json.dumps({**asdict(state), "checks": state.checks[-KEPT_CHECKS:]}))
+    replace(path, json.dumps({**asdict(state), "checks": state.checks[-KEPT_CHECKS:]}))
 
 
-def _replace(path: Path, text: str) -> None:
+def replace(path: Path, text: str, lasting: bool = False) -> None:
     """Write `text` beside `path` and rename it: a reader sees the old file or the new one.
 
-    No fsync: it can hang for minutes on a busy disk, and a memory lost with the power is no loss.
+    Only with `lasting` it is certain to outlive the power: fsync can hang for minutes on a busy disk, and a memory that
+    is lost with the power is no loss.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.new")
     beside.write_text(text + "\n", encoding="utf-8")
+    if lasting:
+        with beside.open("rb") as written:
+            os.fsync(written.fileno())
     beside.chmod(0o644)
     beside.replace(path)
 
@@ -88,7 +92,7 @@ def lock(path: Path, wait_seconds: float = 0) -> Iterator[None]:
 
 def write_hold(path: Path, seconds: float, reason: str, now: Now) -> None:
     """Hold restarts back for `seconds` from `now`; raises OSError."""
-    _replace(path, json.dumps({"until_uptime": now.uptime + seconds, "boot_id": now.boot_id, "reason": reason}))
+    replace(path, json.dumps({"until_uptime": now.uptime + seconds, "boot_id": now.boot_id, "reason": reason}))
 
 
 def read_hold(path: Path, now: Now) -> str | None:
@@ -106,8 +110,8 @@ def read_hold(path: Path, now: Now) -> str | None:
     return f"{reason} ({left:.0f} s left)" if same_boot and 0 < left <= MAX_HOLD_SECONDS else None
 
 
-def release_hold(path: Path) -> bool:
-    """Remove the hold; tell whether there was one. Raises OSError."""
+def remove(path: Path) -> bool:
+    """Remove a hold or a maintenance; tell whether there was one. Raises OSError."""
     try:
         path.unlink()
     except FileNotFoundError:

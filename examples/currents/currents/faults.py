@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 
 from flask import Blueprint, Response, abort, current_app, jsonify, request
 
@@ -36,6 +39,29 @@ def leak() -> Response:
     return _done("leak", kept_mb=round(sum(map(len, _kept)) / MB, 3))
 
 
+@blueprint.post("/leak-background")
+def leak_background() -> Response:
+    """Take ``mb`` (default 1) each second for ``seconds`` (default 60), in a thread that serves no request."""
+    megabytes, seconds = _number("mb", 1), int(_number("seconds", 60))
+
+    def leak_on() -> None:
+        for _ in range(seconds):
+            _kept.append(_filled(megabytes))
+            FOR_EVER.wait(1)
+
+    threading.Thread(target=leak_on, name="leak-background", daemon=True).start()
+    return _done("leak-background", mb=megabytes, seconds=seconds)
+
+
+@blueprint.post("/child")
+def child() -> Response:
+    """Start a process that takes ``mb`` (default 100) and outlives this worker."""
+    megabytes = int(_number("mb", 100))
+    hold = f"import time; kept = b'Z' * ({megabytes} << 20); time.sleep(3600)"
+    process = subprocess.Popen([sys.executable, "-c", hold])
+    return _done("child", mb=megabytes, child=process.pid)
+
+
 @blueprint.post("/leak-thread")
 def leak_thread() -> Response:
     """Start ``count`` (default 1) threads that never end."""
@@ -55,8 +81,10 @@ def allocate() -> Response:
 
 @blueprint.post("/hang")
 def hang() -> Response:
-    """Do not answer for ``seconds``; without it, never."""
-    FOR_EVER.wait(_number("seconds", 0) if "seconds" in request.args else None)
+    """Do not answer for ``seconds``; without it, never. ``holding=database`` keeps its write lock meanwhile."""
+    seconds = _number("seconds", 0) if "seconds" in request.args else None
+    with _write_lock() if request.args.get("holding") == "database" else nullcontext():
+        FOR_EVER.wait(seconds)
     return _done("hang")
 
 
@@ -137,6 +165,14 @@ def lock_database() -> Response:
 def error() -> Response:
     """Fail as a bug in a route would."""
     raise RuntimeError("a fault was asked for")
+
+
+@contextmanager
+def _write_lock() -> Iterator[None]:
+    database: Database = current_app.extensions["currents_database"]
+    with closing(database.connect()) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
 
 
 def _number(name: str, default: float) -> float:

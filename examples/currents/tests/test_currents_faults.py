@@ -15,6 +15,8 @@ SLUG = "will-solar-double-its-output"
 FAULTS = [
     "leak",
     "leak-thread",
+    "leak-background",
+    "child",
     "allocate",
     "hang",
     "slow",
@@ -48,6 +50,42 @@ def test_leaked_threads_are_seen_by_health(faulty_client):
     before = faulty_client.get("/health").json["threads"]
     faulty_client.post("/faults/leak-thread?count=3")
     assert faulty_client.get("/health").json["threads"] == before + 3
+
+
+def test_a_leak_in_the_background_goes_on_after_the_answer(faulty_client):
+    before = faulty_client.get("/health").json["memory"]["rss_bytes"]
+    faulty_client.post("/faults/leak-background?mb=20&seconds=1")
+    deadline = time.monotonic() + 5
+    while faulty_client.get("/health").json["memory"]["rss_bytes"] - before < 18 * 2**20:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_child_is_a_process_of_its_own_with_that_memory(faulty_client):
+    child = faulty_client.post("/faults/child?mb=20").json["child"]
+    try:
+        deadline = time.monotonic() + 10
+        while int(Path(f"/proc/{child}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") < 20 * 2**20:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_hang_can_hold_the_database(faulty_client, monkeypatch):
+    from currents import db
+
+    holding = threading.Thread(
+        target=faulty_client.post, args=("/faults/hang?holding=database&seconds=1",), daemon=True
+    )
+    holding.start()
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_MS", 50)
+    deadline = time.monotonic() + 5
+    while faulty_client.post(f"/api/markets/{SLUG}/vote").status_code != 503:
+        assert time.monotonic() < deadline
+    holding.join(5)
+    assert faulty_client.post(f"/api/markets/{SLUG}/vote").status_code == 201
 
 
 @pytest.mark.parametrize("fault", ["slow", "hang", "burn-cpu"])

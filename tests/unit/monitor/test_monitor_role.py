@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 
@@ -113,6 +114,7 @@ def test_the_cron_file_is_root_s_and_plain():
     [
         {},
         {"monitor_host_header": "www.example.org"},
+        {"monitor_operations_socket": "/run/currents/operations.sock"},
         # as `--extra-vars monitor_timeout_seconds=5` hands them over
         {"monitor_timeout_seconds": "5", "monitor_failures_before_restart": "3"},
     ],
@@ -124,7 +126,17 @@ def test_the_program_accepts_the_settings_the_role_writes(given):
     assert settings.unit == "currents.service"
     assert settings.timeout_seconds == float(given.get("monitor_timeout_seconds", 10))
     assert settings.host_header == given.get("monitor_host_header")
+    assert str(settings.operations_socket) == given.get("monitor_operations_socket", "None")
     assert str(settings.release_dir) == "/srv/currents"
+
+
+def test_the_site_s_monitor_finds_the_socket_where_the_app_s_master_makes_it():
+    from sitekeeper.settings import Settings
+
+    app = Settings(**json.loads(rendering.render("app", "gunicorn.json.j2", wired=True)))
+    settings = json.loads(rendering.render("monitor", "settings.json.j2", wired=True))
+    assert settings["operations_socket"] == app.operations_socket == "/run/currents/operations.sock"
+    assert settings["maintenance_file"] == app.maintenance_file == "/etc/currents/maintenance.json"
 
 
 def test_the_settings_are_refused_before_they_are_installed():

@@ -14,6 +14,9 @@ def test_a_complete_file_is_accepted(site):
     assert settings.unit == "currents.service"
     assert settings.identifier == "sitectl-currents"
     assert settings.host_header is None
+    assert settings.operations_socket is None
+    site.configure(operations_socket="/run/currents/operations.sock")
+    assert str(load(site.root / "etc/sitectl", None).operations_socket) == "/run/currents/operations.sock"
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,9 @@ def test_a_complete_file_is_accepted(site):
         ({"failures_before_restart": 1.5}, "whole number"),
         ({"failures_before_restart": 0}, "whole number"),
         ({"release_dir": "srv"}, "absolute path"),
+        ({"operations_socket": "run/x.sock"}, "absolute path of at most 107 characters"),
+        ({"operations_socket": "/" + "x" * 107}, "at most 107 characters"),
+        ({"operations_socket": ""}, "absolute path"),
         ({"host_header": "a\r\nb"}, "host name"),
         ({"host_header": None}, "host name"),
     ],

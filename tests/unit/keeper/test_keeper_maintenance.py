@@ -1,0 +1,269 @@
+"""Maintenance: who gets the page, who gets the app, until when, and what a bad file does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+
+import pytest
+
+from sitekeeper.maintenance import LONGEST_SECONDS, Maintenance, is_health, parse
+from tests.unit.roles import front_site
+
+APP = """
+import os, signal, time
+from pathlib import Path
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/slow":
+        Path("began").touch()
+        while not Path("end").exists():
+            time.sleep(0.05)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"the app"]
+"""
+
+
+class Clocks:
+    """Two clocks that stand still unless they are moved."""
+
+    wall = 1_000_000.0
+    steady = 50.0
+
+    def forward(self, seconds):
+        self.wall += seconds
+        self.steady += seconds
+
+
+@pytest.fixture
+def clocks():
+    return Clocks()
+
+
+@pytest.fixture
+def maintenance(tmp_path, clocks):
+    said = []
+    one = Maintenance(tmp_path / "maintenance.json", said.append, lambda: clocks.wall, lambda: clocks.steady)
+    one.said = said
+    return one
+
+
+def announce(path, until, message="Back soon."):
+    beside = path.with_name("new")
+    beside.write_text(json.dumps({"until": until, "message": message}))
+    beside.replace(path)
+
+
+def answer(maintenance, path="/", health="/health", **environ):
+    """Return status, headers and body of a request."""
+    told = []
+
+    def app(_, start_response):
+        start_response("200 OK", [])
+        return [b"the app"]
+
+    given = {"PATH_INFO": path, "REQUEST_METHOD": "GET", **environ}
+    body = maintenance.around(app, health)(given, lambda status, headers: told.append((status, dict(headers))))
+    return (*told[0], b"".join(body))
+
+
+def test_without_a_file_the_app_answers(maintenance):
+    assert answer(maintenance)[2] == b"the app"
+
+
+def test_during_a_maintenance_visitors_get_a_page_and_when_to_come_again(maintenance, clocks):
+    announce(maintenance.path, clocks.wall + 89.2)
+    status, headers, body = answer(maintenance)
+    assert status == "503 Service Unavailable"
+    assert headers["Retry-After"] == "90", "rounded up"
+    assert headers["Cache-Control"] == "no-store"
+    assert int(headers["Content-Length"]) == len(body)
+    assert b'<html lang="en">' in body
+    assert b"Back soon." in body
+
+
+def test_a_message_is_text_and_not_markup(maintenance, clocks):
+    announce(maintenance.path, clocks.wall + 60, "<script>alert('é')</script> {x} %s")
+    _, _, body = answer(maintenance)
+    assert "&lt;script&gt;alert(&#x27;é&#x27;)&lt;/script&gt; {x} %s" in body.decode()
+    assert b"<script" not in body
+
+
+def test_a_program_gets_json(maintenance, clocks):
+    announce(maintenance.path, clocks.wall + 60)
+    _, headers, body = answer(maintenance, HTTP_ACCEPT="application/json", HTTP_X_REQUEST_ID="abc")
+    assert headers["Content-Type"] == "application/json"
+    assert json.loads(body) == {
+        "error": "Service Unavailable",
+        "status": 503,
+        "message": "Back soon.",
+        "until": "1970-01-12T13:47:40+00:00",
+        "retry_after_seconds": 60,
+        "request_id": "abc",
+    }
+
+
+def test_a_head_has_the_headers_alone(maintenance, clocks):
+    announce(maintenance.path, clocks.wall + 60)
+    status, headers, body = answer(maintenance, REQUEST_METHOD="HEAD")
+    assert (status[:3], body) == ("503", b"")
+    assert int(headers["Content-Length"]) > 100
+
+
+@pytest.mark.parametrize(
+    ("path", "health", "agent", "through"),
+    [
+        ("/health", "/health", "curl", True),
+        ("/health/", "/health", "curl", False),
+        ("/x/health", "/health", "curl", False),
+        ("/", "/", "Mozilla/5.0", False),
+        ("/", "/", "sitekeeper", True),
+        ("/", "/", "sitectl", True),
+        ("/x", "/", "sitectl", False),
+    ],
+)
+def test_the_health_is_the_apps_own(maintenance, clocks, path, health, agent, through):
+    announce(maintenance.path, clocks.wall + 60)
+    body = answer(maintenance, path, health, HTTP_USER_AGENT=agent)[2]
+    assert (body == b"the app") is through
+    assert is_health({"PATH_INFO": path, "HTTP_USER_AGENT": agent}, health) is through
+
+
+def test_it_ends_by_itself_and_when_the_file_is_gone(maintenance, clocks):
+    announce(maintenance.path, clocks.wall + 2.5)
+    assert maintenance.now()
+    clocks.forward(2.4)
+    assert maintenance.now()
+    clocks.forward(0.1)
+    assert maintenance.now() is None
+    announce(maintenance.path, clocks.wall + 60)
+    clocks.forward(1)
+    assert maintenance.now()
+    maintenance.path.unlink()
+    clocks.forward(1)
+    assert maintenance.now() is None
+    assert maintenance.said == []
+
+
+def test_the_file_is_looked_at_once_a_second(maintenance, clocks):
+    assert maintenance.now() is None
+    announce(maintenance.path, clocks.wall + 60)
+    clocks.forward(0.9)
+    assert maintenance.now() is None
+    clocks.forward(0.2)
+    assert maintenance.now()
+
+
+def test_a_new_message_replaces_the_old_one(maintenance, clocks):
+    for message in ("one", "two"):
+        announce(maintenance.path, clocks.wall + 60, message)
+        clocks.forward(1)
+        notice, _ = maintenance.now()
+        assert notice.message == message
+
+
+def test_a_mistake_does_not_close_a_site_for_good(maintenance, clocks):
+    announce(maintenance.path, clocks.wall + LONGEST_SECONDS + 5)
+    assert maintenance.now() is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"until": 5}',
+        '{"message": "x"}',
+        '{"until": "5", "message": "x"}',
+        '{"until": true, "message": "x"}',
+        '{"until": Infinity, "message": "x"}',
+        '{"until": 5, "message": 7}',
+    ],
+)
+def test_a_damaged_file_is_as_good_as_none_and_said_once(maintenance, clocks, text):
+    maintenance.path.write_text(text)
+    for _ in range(3):
+        assert answer(maintenance)[2] == b"the app"
+        clocks.forward(1)
+    (line,) = maintenance.said
+    assert "the site stays open" in line
+    announce(maintenance.path, clocks.wall + 60)
+    assert maintenance.now(), "a sound one counts again"
+    with pytest.raises((ValueError, KeyError)):
+        parse(text)
+
+
+def test_a_file_that_is_none_is_said_once(maintenance, clocks):
+    maintenance.path.mkdir()
+    for _ in range(3):
+        assert maintenance.now() is None
+        clocks.forward(1)
+    assert len(maintenance.said) == 1
+
+
+# With real Gunicorn
+
+
+@contextlib.contextmanager
+def slow_request(site):
+    """A request that the app works on as long as the block lasts; gives a list that the answer comes into."""
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(site.ask("/slow")))
+    thread.start()
+    site.until((site.directory / "began").exists)
+    yield answers
+    (site.directory / "end").touch()
+    thread.join()
+
+
+def test_visitors_get_the_page_on_all_workers_and_the_app_runs_on(start):
+    site = start(APP, workers=2).ready()
+    file, before = site.directory / "maintenance.json", site.pids()
+    with slow_request(site) as slow:
+        announce(file, time.time() + 600)
+        site.until(lambda: site.ask("/").status == 503)
+        # Each worker looks once a second.
+        site.until(lambda: all(site.ask("/").status == 503 for _ in range(20)))
+        closed = site.ask("/", {"Accept": "application/json"})
+    assert [one.text for one in slow] == ["the app"], "what was in flight is finished"
+    assert 590 < int(closed.headers["retry-after"]) <= 600
+    assert closed.json["request_id"] == closed.headers["x-request-id"]
+    assert site.ask("/health").text == "the app"
+    site.until(lambda: site.ops("/readyz").json["health_status"] == 200)
+    assert site.ask("/", method="HEAD").body == b""
+    site.until(lambda: any(line["status"] == 503 for line in site.lines()))
+    file.unlink()
+    site.until(lambda: all(site.ask("/").status == 200 for _ in range(20)))
+    assert site.pids() == before
+
+
+def test_a_restart_keeps_it_and_it_ends_without_anybody(start):
+    site = start(APP).ready()
+    announce(site.directory / "maintenance.json", time.time() + 600)
+    site.until(lambda: site.ask("/").status == 503)
+    site.stop()
+    site.start().ready()
+    assert site.ask("/").status == 503
+    announce(site.directory / "maintenance.json", time.time() + 1.5)
+    site.until(lambda: site.ask("/").status == 200)
+    assert (site.directory / "maintenance.json").exists()
+
+
+def test_a_front_hands_the_page_on_as_it_is(start, short_path):
+    front = front_site.Site(short_path)
+    site = start(APP, bind=f"unix:{front.upstream}").ready()
+    announce(site.directory / "maintenance.json", time.time() + 600)
+    try:
+        front.start()
+        site.until(lambda: front.ask("GET", "/").status == 503)
+        answer = front.ask("GET", "/")
+        assert 590 < int(answer.headers["retry-after"]) <= 600
+        assert b"Down for maintenance" in answer.body
+        assert front.ask("GET", "/health").status == 200
+        assert {line["repeated"] for line in front.requests_logged()} <= {"0"}
+    finally:
+        front.close()
