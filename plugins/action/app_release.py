@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import hashlib
@@ -29,12 +30,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 if str(REPOSITORY) not in sys.path:
     sys.path.append(str(REPOSITORY))
 
+from plugins.module_utils import wheelhouse
 from plugins.module_utils.code_tree import digest, tree
 
 GIT_TIMEOUT_SECONDS = 300
 #: Without a single byte.
 DOWNLOAD_TIMEOUT_SECONDS = 60
 ERROR_LINES = 4
+#: Code up to this size goes along with the question whether the host has it. A file to send takes three calls more.
+INLINE_BYTES = 128 * 1024
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sitekeeper" / "sources"
 
 
@@ -76,6 +80,29 @@ def pack(root: Path, patterns: Sequence[str], target: Path) -> None:
         except BaseException:
             Path(out.name).unlink(missing_ok=True)
             raise
+
+
+def packed(root: Path, patterns: Sequence[str]) -> Path:
+    """Return the tree's archive in the cache, made when it is not there yet; its name is made of all that is in it."""
+    archive = CACHE / f"{digest(root, patterns)}.tar.gz"
+    if not archive.exists():
+        pack(root, patterns, archive)
+    return archive
+
+
+def packed_wheels(directory: str, gunicorn_version: str) -> tuple[str, Path]:
+    """Return the digest and the archive of a wheelhouse on the controller.
+
+    Raises:
+        wheelhouse.Fault: it is none, or cannot be read; says what to do.
+    """
+    root = REPOSITORY / Path(directory).expanduser()
+    if fault := wheelhouse.fault(root, gunicorn_version):
+        raise wheelhouse.Fault(fault)
+    try:
+        return digest(root), packed(root, [])
+    except OSError as error:
+        raise wheelhouse.Fault(str(error)) from error
 
 
 def unpack(archive: Path, into: Path) -> Path:
@@ -208,9 +235,10 @@ def opened(kind: str, source: str, version: str, checksum: str) -> Iterator[Sour
 
 
 class ActionModule(ActionBase):
-    """Pack the code, ask the host whether it has it, send it if not."""
+    """Pack the code, ask the host whether it has it, send it if not; little code goes along with the question."""
 
-    TRANSFERS_FILES = True
+    #: True would make a directory on the host before every run, and leave it there when an archive is sent.
+    TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the action; see the module ``app_release`` for its options."""
@@ -218,29 +246,38 @@ class ActionModule(ActionBase):
         options = dict(self._task.args)
         kind, where = options.pop("source_type"), options.pop("source")
         version, checksum = options.pop("version", "") or "", options.pop("checksum", "") or ""
-        if kind == "host_path":
-            return self._on_host({**options, "host_path": where, "label": version or "code"}, task_vars)
+        files: dict[str, Path] = {}
         try:
-            with opened(kind, where, version, checksum) as source:
-                leave_out = options.get("exclude") or []
-                # Shared paths are data: they may seed the host once, but their changes make no new release.
-                sum_of_code = digest(source.root, leave_out, options.get("shared") or [])
-                # The archive brings the shared paths along: its name is made of all that is in it.
-                archive = CACHE / f"{digest(source.root, leave_out)}.tar.gz"
-                if not archive.exists():
-                    pack(source.root, leave_out, archive)
+            if wheels := options.pop("wheelhouse", "") or "":
+                options["wheelhouse_digest"], files["wheelhouse"] = packed_wheels(wheels, options["gunicorn_version"])
+            if kind == "host_path":
+                options |= {"host_path": where, "label": version or "code"}
+            else:
+                with opened(kind, where, version, checksum) as source:
+                    leave_out = options.get("exclude") or []
+                    # Shared paths are data: they may seed the host once, but their changes make no new release.
+                    sum_of_code = digest(source.root, leave_out, options.get("shared") or [])
+                    # The archive brings the shared paths along.
+                    archive = packed(source.root, leave_out)
+                if archive.stat().st_size <= INLINE_BYTES:
+                    options["archive_data"] = base64.b64encode(archive.read_bytes()).decode()
+                else:
+                    files["archive"] = archive
+                options |= {"digest": sum_of_code, "label": source.label, "commit": source.commit}
+        except wheelhouse.Fault as error:
+            raise AnsibleActionFail(f"app_wheelhouse: {error}") from error
         except (ValueError, OSError, tarfile.TarError) as error:
             raise AnsibleActionFail(f"the code cannot be had from app_source ({kind}): {error}") from error
-        about = {**options, "digest": sum_of_code, "label": source.label, "commit": source.commit}
-        result = self._on_host(about, task_vars)
-        if not result.get("need_archive") or self._task.check_mode:
+        result = self._on_host(options, task_vars)
+        if not files or not result.get("need_archive") or self._task.check_mode:
             return result
         # Only now a directory on the host: most runs deploy nothing.
         self._make_tmp_path()
         try:
-            remote = self._connection._shell.join_path(self._connection._shell.tmpdir, "code.tar.gz")
-            self._transfer_file(str(archive), remote)
-            return self._on_host({**about, "archive": remote}, task_vars)
+            for name, path in files.items():
+                options[name] = self._connection._shell.join_path(self._connection._shell.tmpdir, f"{name}.tar.gz")
+                self._transfer_file(str(path), options[name])
+            return self._on_host(options, task_vars)
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Mapping
@@ -17,11 +18,14 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 if str(_REPOSITORY) not in sys.path:
     sys.path.append(str(_REPOSITORY))
 
+from plugins.filter.site import site_first
+from plugins.module_utils.site_balance import balance_faults
 from plugins.module_utils.site_check import (
-    PREFIXES,
+    Problem,
     Settings,
     Spec,
     is_secret,
+    is_setting,
     load_specs,
     problems_of,
     report,
@@ -32,6 +36,11 @@ _TEMPLATE = re.compile(r"\{[{%](.*?)[}%]\}", re.DOTALL)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COMPARED = ("app_name", "app_port", "ngrok_domain")
 _RETURNED = ("app_name", "app_port", "service_memory_max")
+#: A balancer runs no app: what is set for all hosts means nothing there.
+_OF_APPS = ("app_", "service_", "release_", "front", "logrotate_", "monitor_")
+_BALANCED = ("app_name", "app_health_path", "app_bind_address")
+_BALANCER_ROLES = ("host", "balancer", "ngrok")
+_BALANCER_MEMORY = "64M"
 
 
 def plain(value: Any) -> Any:
@@ -73,14 +82,22 @@ class ActionModule(ActionBase):
             specs = load_specs(Path(directory) for directory in constants.DEFAULT_ROLES_PATH)
         except ValueError as error:
             return {**result, "failed": True, "msg": str(error)}
+        balances = variables.get("inventory_hostname") in self._balancers(variables)
+        if balances:
+            specs = {name: option for name, option in specs.items() if option["role"] in _BALANCER_ROLES}
         mine = self._settings(variables, specs)
-        others = self._others(variables, mine, specs)
-        roles = self._task.args.get("roles") or []
+        others = [] if balances else self._others(variables, mine, specs)
+        roles = _BALANCER_ROLES if balances else self._task.args.get("roles") or []
         problems = problems_of(mine, others, specs, _REPOSITORY, roles)
+        if not any(problem.name.startswith("balancer_backends") for problem in problems):
+            problems += self._balance(variables, mine, specs)
         result["changed"] = False
         # For the next play, where the defaults of the roles are not known.
         complete = {**spec_defaults(specs), **mine.values}
         result["settings"] = {name: complete[name] for name in _RETURNED if name in complete}
+        if balances and "balancer_port" in complete:
+            haproxy = {"app_name": "haproxy", "app_port": complete["balancer_port"]}
+            result["settings"] = {**haproxy, "service_memory_max": _BALANCER_MEMORY}
         if problems:
             result["failed"] = True
             result["msg"] = report(mine.host, problems)
@@ -88,7 +105,9 @@ class ActionModule(ActionBase):
 
     def _settings(self, variables: dict[str, Any], specs: Spec) -> Settings:
         """Evaluate the variables that are settings of the roles; a failure is kept as the variable's own."""
-        names = sorted(name for name in variables if name.startswith(PREFIXES) or name in specs)
+        names = sorted(name for name in variables if is_setting(name, specs))
+        if variables.get("inventory_hostname") in self._balancers(variables):
+            names = [name for name in names if not name.startswith(_OF_APPS)]
         # A variable may be made from another whose default only its role knows.
         templar = self._templar.copy_with_new_env(available_variables={**spec_defaults(specs), **variables})
         values: dict[str, Any] = {}
@@ -117,8 +136,38 @@ class ActionModule(ActionBase):
                     values[name] = theirs[name]
                 except (KeyError, AnsibleError):
                     continue
+            if host in self._balancers(variables):
+                values = {"app_name": "haproxy", "app_port": self._balancer_port(variables, host)}
             found.append(Settings(host, self._address(theirs, host), values))
         return found
+
+    def _balance(self, variables: dict[str, Any], mine: Settings, specs: Spec) -> list[Problem]:
+        """Compare a balancer with the hosts that it sends visitors to, also with those that this run leaves out."""
+        defaults, hosts = spec_defaults(specs), {}
+        for host in variables.get("groups", {}).get("all", []):
+            theirs = variables["hostvars"][host]
+            hosts[host] = {name: defaults[name] for name in _BALANCED if name in defaults}
+            for name in _BALANCED:
+                # What cannot be evaluated is that host's own problem.
+                with contextlib.suppress(KeyError, AnsibleError):
+                    hosts[host][name] = theirs[name]
+        faults = balance_faults(mine.host, mine.values, self._balancers(variables), hosts)
+        return [Problem(name, fault) for name, fault in faults]
+
+    @staticmethod
+    def _balancer_port(variables: dict[str, Any], balancer: str) -> Any:
+        """Return the port of a balancer; where it is not set, it is that of the hosts behind it."""
+        hostvars = variables["hostvars"]
+        try:
+            return hostvars[balancer]["balancer_port"]
+        except (KeyError, AnsibleError):
+            # A template that reads hostvars cannot be evaluated through hostvars.
+            return site_first(hostvars[balancer].get("balancer_backends"), hostvars, balancer).get("app_port")
+
+    @staticmethod
+    def _balancers(variables: Mapping[str, Any]) -> list[str]:
+        """Return the hosts of the inventory that run a balancer."""
+        return list(variables.get("groups", {}).get("balancers", []))
 
     @staticmethod
     def _address(variables: Mapping[str, Any], host: str) -> str:

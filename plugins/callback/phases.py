@@ -22,6 +22,7 @@ from plugins.module_utils.run_report import (
     Phase,
     counted,
     failure_lines,
+    host_rows,
     restarts_in,
     results_in,
     table,
@@ -36,6 +37,7 @@ description:
   - From -v on it prints what the default callback prints.
   - At the end it prints a table of phases, what was restarted and why, the usual recap and the seconds in all.
   - A result's key C(restarts), a list of C(unit), C(action) and C(why), feeds the list of restarts.
+  - A result's key C(serves), with C(release) and C(note), becomes a table of hosts and the release that each has.
   - A result's key C(summary), a list of pairs of label and value, is printed as a table at the end.
 extends_documentation_fragment:
   - default_callback
@@ -63,6 +65,8 @@ class CallbackModule(DefaultCallback):
         self._task: Any = None
         self._restarts: list[tuple[str, str, str, str]] = []
         self._summaries: dict[str, dict[str, str]] = {}
+        self._serves: dict[str, dict[str, str]] = {}
+        self._locked: list[str] = []
         self._retried: set[tuple[str, str]] = set()
         self._skipped_controller: set[str] = set()
         self._progress_shown = False
@@ -163,6 +167,12 @@ class CallbackModule(DefaultCallback):
         why = f"task {result.task.get_name().strip()}"
         state = result.task.args.get("state")
         self._restarts += [(host, *one) for one in restarts_in(data, result.task.action, state, why)]
+        if isinstance(data.get("serves"), dict):
+            self._serves[host] = data["serves"]
+        elif data.get("unreachable") and host in self._serves:
+            self._serves[host] = {"release": "unknown", "note": "could not be reached any more"}
+        if result.task.action == "deploy_lock" and not failed and not data.get("skipped"):
+            self._locked.append(host)
         for one in results_in(data):
             rows = one.get("summary")
             if isinstance(rows, list) and all(isinstance(row, (list, tuple)) and len(row) == 2 for row in rows):
@@ -316,6 +326,12 @@ class CallbackModule(DefaultCallback):
         for host, pairs in self._summaries.items():
             self._say(f"\n{host}")
             for line in table((f"  {label}", value) for label, value in pairs.items()):
+                self._say(line)
+        totals = ((host, stats.summarize(host)) for host in self._locked)
+        failed = [host for host, total in totals if total["failures"] or total["unreachable"]]
+        if hosts := host_rows(self._serves, failed):
+            self._say("")
+            for line in table(hosts):
                 self._say(line)
         self._print_recap(stats)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import os
+import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+#: https://www.sqlite.org/fileformat.html, section 1.3
+SQLITE_MAGIC = b"SQLite format 3\0"
 
 
 def excluded(relative: str, patterns: Sequence[str]) -> bool:
@@ -46,3 +52,26 @@ def digest(root: Path, patterns: Sequence[str] = (), shared: Sequence[str] = ())
         kind = "l" if path.is_symlink() else "x" if os.access(path, os.X_OK) else "f"
         total.update(f"{kind} {name}\0".encode() + hashlib.sha256(content).digest())
     return total.hexdigest()
+
+
+def copy_file(path: Path, target: Path) -> None:
+    """Copy one file or link; a SQLite database by its backup API, since a copy of a live one is often corrupt.
+
+    Raises:
+        ValueError: the database cannot be read.
+    """
+    if not path.is_symlink():
+        with path.open("rb") as content:
+            database = content.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+        if database:
+            try:
+                with (
+                    contextlib.closing(sqlite3.connect(path)) as live,
+                    contextlib.closing(sqlite3.connect(target)) as copy,
+                ):
+                    live.backup(copy)
+            except sqlite3.Error as error:
+                raise ValueError(f"{path} is no usable database ({error}); name it in app_exclude") from error
+            shutil.copystat(path, target)
+            return
+    shutil.copy2(path, target, follow_symlinks=False)

@@ -92,6 +92,21 @@ def restarts_in(result: Mapping[str, Any], action: str, state: object, why: str)
     return found
 
 
+def host_rows(serves: Mapping[str, Mapping[str, Any]], failed: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Return the table of hosts and the release that each has; nothing for a single host.
+
+    Args:
+        serves: of each host that was asked, C(release) and a C(note) about it.
+        failed: hosts of the deploy that failed; some perhaps before they were asked.
+    """
+    hosts = sorted({*serves, *failed})
+    if len(hosts) < 2:
+        return []
+    unknown = {"release": "as before", "note": "failed before its release was looked at"}
+    every = ((host, serves.get(host, unknown)) for host in hosts)
+    return [("Host", "Release", ""), *((host, str(one["release"]), str(one["note"])) for host, one in every)]
+
+
 def table(rows: Iterable[Iterable[object]], right: Iterable[int] = ()) -> list[str]:
     """Align rows in columns, two blanks apart; `right` are the columns whose cells end at the right."""
     cells = [[str(cell) for cell in row] for row in rows]

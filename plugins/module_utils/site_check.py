@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from plugins.module_utils import wheelhouse
 from plugins.module_utils.site_forms import (
     as_whole,
     environment_faults,
@@ -22,9 +23,11 @@ from plugins.module_utils.site_forms import (
     is_host_path,
     parse_size,
 )
-from plugins.module_utils.site_rules import RULES
+from plugins.module_utils.site_front import front_faults
+from plugins.module_utils.site_rules import RULES, SITE_SWITCHES
 
-PREFIXES = ("app_", "service_", "host_", "ngrok_", "logrotate_", "monitor_")
+_FAMILIES = "app service release front host ngrok logrotate monitor drill rollback maintenance adopt balancer rolling"
+PREFIXES = tuple(f"{family}_" for family in _FAMILIES.split())
 # Settings without a role's specification, or before it: checked here by rule or by relation.
 ALSO_KNOWN = frozenset(RULES) | {"app_source", "app_environment", "app_secrets"}
 OWN_DIRECTORIES = {"app_data_dir": "/var/lib", "app_log_dir": "/var/log", "app_runtime_dir": "/run"}
@@ -99,6 +102,11 @@ def spec_defaults(specs: Spec) -> dict[str, object]:
         for name, option in specs.items()
         if "default" in option and "{{" not in str(option["default"])
     }
+
+
+def is_setting(name: str, specs: Spec) -> bool:
+    """Tell whether a variable is one of the site's settings, or looks like one."""
+    return name.startswith(PREFIXES) or name in specs or name in SITE_SWITCHES
 
 
 def is_secret(name: str, specs: Spec) -> bool:
@@ -282,6 +290,13 @@ def source_problems(values: Mapping[str, object], base: Path) -> list[Problem]:
     return found
 
 
+def wheelhouse_problems(values: Mapping[str, object], base: Path) -> list[Problem]:
+    """Check that a release can be built from the directory of wheels, where one is set."""
+    directory, version = values.get("app_wheelhouse"), values.get("app_gunicorn_version")
+    wrong = wheelhouse.fault(base / Path(str(directory)).expanduser(), str(version)) if directory and version else ""
+    return [Problem("app_wheelhouse", f"{shown('app_wheelhouse', directory, {})}: {wrong}")] if wrong else []
+
+
 def relation_problems(values: Mapping[str, object]) -> list[Problem]:
     """Check what two values must be to one another; values that are wrong by themselves are left out."""
     found: list[Problem] = []
@@ -306,6 +321,7 @@ def relation_problems(values: Mapping[str, object]) -> list[Problem]:
         if isinstance(name, str) and values.get(key) not in (None, f"{parent}/{name}"):
             # systemd makes them (StateDirectory= and its sisters) and opens nothing else to the app.
             found.append(Problem(key, f"is {values[key]}: must be {parent}/{name}, the one the app may write to"))
+    found += [Problem(key, fault) for key, fault in front_faults(values)]
     environment, secrets = (values.get(key) for key in ENVIRONMENTS)
     if isinstance(environment, Mapping) and isinstance(secrets, Mapping):
         both = sorted(str(name) for name in set(environment) & set(secrets))
@@ -325,6 +341,10 @@ def neighbour_problems(mine: Settings, others: Iterable[Settings]) -> list[Probl
                 if value is not None and str(value) == str(other.values.get(name)):
                     fault = f"is {value} on {mine.host} and on {other.host}, which are one machine ({mine.address})"
                     found.append(Problem(name, f"{fault}: each site needs its own"))
+            mine_name, their_name = (one.values.get("app_name") for one in (mine, other))
+            if mine.values.get("front") == "haproxy" and their_name == f"{mine_name}-front":
+                fault = f"is {mine_name}, whose front is {their_name}.service, the service of {other.host}"
+                found.append(Problem("app_name", f"{fault} on the same machine ({mine.address}): choose another name"))
         domain = mine.values.get("ngrok_domain")
         if domain and domain == other.values.get("ngrok_domain"):
             fault = f"is {domain} on {mine.host} and on {other.host}: a domain leads to one site"
@@ -352,7 +372,7 @@ def problems_of(
     roles = set(required_of)
     own: list[Problem] = []
     for name, value in sorted(mine.values.items()):
-        if name.startswith(PREFIXES) or name in specs:
+        if is_setting(name, specs):
             own += value_problems(name, value, specs)
     bad = {_root(problem) for problem in own} | set(mine.failures)
     own = [one for one in own if not mine.made_from.get(_root(one), frozenset()) & bad - {_root(one)}]
@@ -368,7 +388,7 @@ def problems_of(
     bad |= {_root(problem) for problem in own}
     complete = {**spec_defaults(specs), **mine.values}
     sound = {name: value for name, value in complete.items() if name not in bad}
-    own += source_problems(sound, base) + relation_problems(sound)
+    own += source_problems(sound, base) + wheelhouse_problems(sound, base) + relation_problems(sound)
     return own + neighbour_problems(Settings(mine.host, mine.address, sound), others)
 
 

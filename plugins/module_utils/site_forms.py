@@ -39,7 +39,7 @@ _SYSTEM_NAMES = """
 root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody sshd ssh
 messagebus syslog dbus cron crond polkitd tss uuidd tcpdump landscape pollinate ubuntu debian admin adm sudo
 staff users shadow systemd systemd-network systemd-resolve systemd-timesync systemd-journald systemd-logind
-ngrok sitectl logrotate rsyslog nginx apache2 mysql postgres postgresql redis docker containerd
+ngrok sitectl logrotate rsyslog nginx apache2 haproxy mysql postgres postgresql redis docker containerd
 """
 RESERVED_NAMES = frozenset(_SYSTEM_NAMES.split())
 
@@ -226,6 +226,13 @@ def is_host_path(value: object) -> bool:
     """Accept an absolute path on the host, of plain characters, that is not the system's."""
     parts = _plain_path(value)
     return parts is not None and parts[0] not in SYSTEM_DIRECTORIES
+
+
+def are_places(value: object) -> bool:
+    """Accept a mapping of absolute paths on the host to relative ones: where databases are, and where they go."""
+    return isinstance(value, Mapping) and all(
+        is_host_path(path) and is_relative_paths([place]) for path, place in value.items()
+    )
 
 
 def path_rule(*roots: str) -> Rule:

@@ -16,6 +16,7 @@ options:
   user: {description: The user who builds; dependencies' build scripts never run as root., type: str, required: true}
   digest: {description: SHA-256 of the code on the controller., type: str, default: ""}
   archive: {description: The code as a tar file on the host., type: path}
+  archive_data: {description: The code as a tar file in Base64; for little code that saves calls., type: str}
   host_path: {description: A directory on the host that holds the code., type: path}
   label: {description: First part of the id., type: str, default: code}
   commit: {description: The commit it was taken from., type: str, default: ""}
@@ -29,9 +30,19 @@ options:
     elements: str
     default: []
   index_url: {description: Package index instead of the default one., type: str, default: ""}
+  wheelhouse:
+    description: Wheels and source archives as a tar file on the host; nothing else is installed then.
+    type: path
+  wheelhouse_digest: {description: SHA-256 of the wheelhouse on the controller., type: str, default: ""}
   shared: {description: Paths in the code that are links into data_dir., type: list, elements: str, default: []}
   data_dir: {description: Where shared paths live., type: path, required: true}
   keep: {description: How many releases to keep., type: int, default: 5}
+  switch:
+    description:
+      - Make the release the current one, and delete old ones.
+      - Otherwise the link C(next) leads to it, for somebody who proves it first.
+    type: bool
+    default: true
 attributes:
   check_mode: {support: full}
 """
@@ -49,18 +60,19 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-release: {description: Id of the release that is current now., type: str, returned: success}
+release: {description: Id of the release that is current now, or next., type: str, returned: success}
 previous: {description: Id of the one before., type: str, returned: success}
 """
 
+import base64
 import contextlib
 import datetime
 import hashlib
+import io
 import json
 import os
 import pwd
 import shutil
-import sqlite3
 import subprocess
 import tarfile
 from collections.abc import Sequence
@@ -68,19 +80,19 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.code_tree import digest, tree
+from ansible.module_utils.build_steps import advice, install_steps
+from ansible.module_utils.code_tree import copy_file, digest, tree
 
 UNFINISHED = "UNFINISHED"
-#: Longer than a slow first download of a large dependency set; a dead index fails much earlier (UV_HTTP_TIMEOUT).
+#: Longer than a slow first download of a large dependency set; a dead index fails much earlier.
 BUILD_TIMEOUT_SECONDS = 900
-#: One request to the package index.
-INDEX_TIMEOUT_SECONDS = 30
+#: The package index, without a single byte; with uv's pauses between its tries a dead one fails within 60 s.
+INDEX_TIMEOUT_SECONDS = 15
+INDEX_RETRIES = 2
 ERROR_LINES = 20
-#: https://www.sqlite.org/fileformat.html, section 1.3
-SQLITE_MAGIC = b"SQLite format 3\0"
 
 
-class BuildError(Exception):
+class BuildError(ValueError):
     """A release could not be built; the message is for the operator."""
 
 
@@ -103,27 +115,6 @@ def to_prune(releases: dict[str, float], keep: int, never: Sequence[str]) -> lis
     return [name for name in newest[max(keep, 1) :] if name not in never]
 
 
-def install_steps(
-    code: Path, uv: str, venv: Path, gunicorn_version: str, requirements: Sequence[str] = ()
-) -> list[list[str]]:
-    """Return the commands that fill the virtual environment from what the code brings.
-
-    ``uv.lock`` wins over ``requirements.txt`` over ``pyproject.toml`` or ``setup.py``; code without any of them
-    gets Gunicorn alone. Gunicorn comes last, so that the pinned version replaces whatever the app asked for.
-    """
-    pip = [uv, "pip", "install", "--python", str(venv / "bin/python"), "--compile-bytecode"]
-    steps: list[list[str]] = []
-    if (code / "uv.lock").exists():
-        steps.append([uv, "sync", "--frozen", "--no-dev", "--no-editable", "--compile-bytecode"])
-    elif (code / "requirements.txt").exists():
-        steps.append([*pip, "-r", "requirements.txt"])
-    elif (code / "pyproject.toml").exists() or (code / "setup.py").exists():
-        steps.append([*pip, "."])
-    if requirements:
-        steps.append([*pip, *requirements])
-    return [*steps, [*pip, f"gunicorn=={gunicorn_version}"]]
-
-
 class Releases:
     """The release directories of one app."""
 
@@ -132,10 +123,11 @@ class Releases:
         self.options = module.params
         self.root = Path(self.options["root"])
         self.directory = self.root / "releases"
-        self.link = self.root / "current"
+        # What is asked for: the release that visitors meet, or the one that is to be proven next.
+        self.link = self.root / ("current" if self.options["switch"] else "next")
 
     def current(self) -> str:
-        """Return the id that ``current`` points to, or an empty string."""
+        """Return the id that the link points to, or an empty string."""
         try:
             return self.link.readlink().name
         except OSError:
@@ -167,8 +159,10 @@ class Releases:
             "UV_NO_PROGRESS": "1",
             "UV_SYSTEM_CERTS": "1",
             "UV_HTTP_TIMEOUT": str(INDEX_TIMEOUT_SECONDS),
+            "UV_HTTP_RETRIES": str(INDEX_RETRIES),
             "UV_PROJECT_ENVIRONMENT": str(cwd.parent / "venv"),
             **({"UV_DEFAULT_INDEX": options["index_url"]} if options["index_url"] else {}),
+            **({"UV_OFFLINE": "1"} if options.get("wheelhouse") else {}),
         }
         try:
             done = subprocess.run(
@@ -191,7 +185,8 @@ class Releases:
             raise BuildError(f"{Path(argv[0]).name} did not finish within {BUILD_TIMEOUT_SECONDS} s") from error
         if done.returncode != 0:
             tail = "\n".join(done.stdout.strip().splitlines()[-ERROR_LINES:])
-            raise BuildError(f"`{' '.join(argv)}` failed with {done.returncode}:\n{tail}")
+            what_to_do = advice(done.stdout, bool(options.get("wheelhouse")), options.get("gunicorn_version", ""))
+            raise BuildError(f"`{' '.join(argv)}` failed with {done.returncode}:\n{tail}{what_to_do}")
         return done.stdout
 
     def cache(self, user: pwd.struct_passwd) -> Path:
@@ -205,15 +200,14 @@ class Releases:
         """Put the code into a release directory.
 
         Raises:
-            BuildError: the code cannot be read or holds something that is no code.
+            ValueError, OSError: the code cannot be read or holds something that is no code.
         """
         code.mkdir()
         if self.options["archive"]:
-            with tarfile.open(self.options["archive"]) as tar:
-                # The archive is our own, written by the action plugin of the same name. Python 3.14 would otherwise
-                # refuse its links to absolute paths.
-                tar.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)
-                tar.extractall(code)
+            unpack(self.options["archive"], code)
+            return
+        if self.options["archive_data"]:
+            unpack(io.BytesIO(base64.b64decode(self.options["archive_data"])), code)
             return
         source = Path(self.options["host_path"])
         for name, path in tree(source, self.options["exclude"]):
@@ -257,14 +251,24 @@ class Releases:
         user = pwd.getpwnam(options["user"])
         release = self.directory / name
         shutil.rmtree(release, ignore_errors=True)
+        if not self.root.exists():
+            # Another app on the host has no business in this one's code.
+            self.root.mkdir(mode=0o750, parents=True)
+            os.chown(self.root, 0, user.pw_gid)
         release.mkdir(parents=True)
         (release / UNFINISHED).write_text("This release was never finished. The next run builds it anew.\n")
         code, venv = release / "code", release / "venv"
         self.bring(code)
+        wheels = release / "wheelhouse" if options.get("wheelhouse") else None
+        if wheels:
+            unpack(options["wheelhouse"], wheels)
         own(release, user.pw_uid, user.pw_gid)
         self.run([options["uv"], "venv", "--quiet", "--python", options["python"], str(venv)], code, user)
-        for step in install_steps(code, options["uv"], venv, options["gunicorn_version"], options["requirements"]):
+        wanted = options["gunicorn_version"], options["requirements"]
+        for step in install_steps(code, options["uv"], venv, *wanted, wheelhouse=wheels):
             self.run(step, code, user)
+        if wheels:
+            shutil.rmtree(wheels)
         # The app cannot write into its release, so without this every worker would compile its code at every start.
         # A file that does not compile (a template, a test's fixture) is no reason to refuse the release.
         with contextlib.suppress(BuildError):
@@ -274,14 +278,16 @@ class Releases:
         if options["host_path"]:
             own(code, 0, user.pw_gid)
         (release / "release.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        # File systems write names before contents: after a power cut the mark could be gone and the files empty.
+        os.sync()
         (release / UNFINISHED).unlink()
 
-    def switch(self, name: str) -> None:
-        """Point ``current`` to a release in one step."""
-        fresh = self.root / ".current.new"
+    def point(self, link: Path, name: str) -> None:
+        """Let a link lead to a release in one step."""
+        fresh = link.with_name(f".{link.name}.new")
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(Path("releases") / name)
-        fresh.rename(self.link)
+        fresh.rename(link)
 
     def prune(self, never: Sequence[str]) -> list[str]:
         """Delete old and unfinished releases; return their names."""
@@ -294,27 +300,12 @@ class Releases:
         return gone
 
 
-def copy_file(path: Path, target: Path) -> None:
-    """Copy one file or link; a SQLite database by its backup API, since a copy of a live one is often corrupt.
-
-    Raises:
-        BuildError: the database cannot be read.
-    """
-    if not path.is_symlink():
-        with path.open("rb") as content:
-            database = content.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
-        if database:
-            try:
-                with (
-                    contextlib.closing(sqlite3.connect(path)) as live,
-                    contextlib.closing(sqlite3.connect(target)) as copy,
-                ):
-                    live.backup(copy)
-            except sqlite3.Error as error:
-                raise BuildError(f"{path} is no usable database ({error}); name it in app_exclude") from error
-            shutil.copystat(path, target)
-            return
-    shutil.copy2(path, target, follow_symlinks=False)
+def unpack(archive: str | io.BytesIO, into: Path) -> None:
+    """Unpack a tar file of our own, written by the action plugin of the same name; raises OSError, TarError."""
+    with tarfile.open(archive) if isinstance(archive, str) else tarfile.open(fileobj=archive) as tar:
+        # Python 3.14 would otherwise refuse its links to absolute paths.
+        tar.extraction_filter = getattr(tarfile, "fully_trusted_filter", None)
+        tar.extractall(into)
 
 
 def own(top: Path, uid: int, gid: int) -> None:
@@ -339,6 +330,8 @@ def main() -> None:
             "user": {"type": "str", "required": True},
             "digest": {"type": "str", "default": ""},
             "archive": {"type": "path"},
+            # Ansible writes what a module was asked into the host's log; code does not belong there.
+            "archive_data": {"type": "str", "no_log": True},
             "host_path": {"type": "path"},
             "label": {"type": "str", "default": "code"},
             "commit": {"type": "str", "default": ""},
@@ -348,9 +341,12 @@ def main() -> None:
             "gunicorn_version": {"type": "str", "required": True},
             "requirements": {"type": "list", "elements": "str", "default": []},
             "index_url": {"type": "str", "default": ""},
+            "wheelhouse": {"type": "path"},
+            "wheelhouse_digest": {"type": "str", "default": ""},
             "shared": {"type": "list", "elements": "str", "default": []},
             "data_dir": {"type": "path", "required": True},
             "keep": {"type": "int", "default": 5},
+            "switch": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
@@ -369,11 +365,13 @@ def main() -> None:
         "gunicorn": options["gunicorn_version"],
         "requirements": options["requirements"],
         "shared": options["shared"],
+        **({"wheelhouse": options["wheelhouse_digest"]} if options["wheelhouse_digest"] else {}),
     }
     name = release_id(options["label"], parts)
     previous = releases.current()
     build = not releases.complete(name)
-    if build and not options["archive"] and not options["host_path"]:
+    lacks_code = not any(options[source] for source in ("archive", "archive_data", "host_path"))
+    if build and (lacks_code or (options["wheelhouse_digest"] and not options["wheelhouse"])):
         module.exit_json(changed=True, need_archive=True, release=name, previous=previous)
     result = {"changed": build or previous != name, "release": name, "previous": previous}
     if not module.check_mode:
@@ -381,12 +379,14 @@ def main() -> None:
             if build:
                 now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
                 releases.build(name, {"id": name, "commit": options["commit"], "created": now, **parts})
-        except (BuildError, OSError, tarfile.TarError) as error:
-            rest = f"{previous} stays current" if previous else "there is no release yet"
+        except (ValueError, OSError, tarfile.TarError) as error:
+            rest = f"{previous} stays as it is" if previous else "there is no release yet"
             module.fail_json(msg=f"release {name} was not built; {rest}.\n{error}")
         if previous != name:
-            releases.switch(name)
-        if result["changed"]:
+            # Whoever proves releases later finds this one as the one that was asked for.
+            releases.point(releases.root / "next", name)
+            releases.point(releases.link, name)
+        if result["changed"] and options["switch"]:
             result["pruned"] = releases.prune([name, previous])
     module.exit_json(**result)
 

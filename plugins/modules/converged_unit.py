@@ -16,6 +16,7 @@ options:
   socket: {description: The socket unit that holds the port for it., type: str, default: ""}
   state: {description: Whether it should run., type: str, choices: [started, stopped], default: started}
   enabled: {description: Whether it starts at boot., type: bool, default: true}
+  hold: {description: Whether what would interrupt a running unit is left for a later task., type: bool, default: false}
   started_with: {description: File of sha256sum lines that the unit writes at each start., type: path}
   socket_started_with: {description: The same for the socket., type: path}
   newer_files:
@@ -27,7 +28,12 @@ options:
     description: Properties of C(systemctl show) that must hold once it runs. Sizes may be written like 800M.
     type: dict
     default: {}
-  health_url: {description: URL that must answer 2xx once it runs. Empty for none., type: str, default: ""}
+  health_url:
+    description:
+      - URL that must answer 2xx once it runs. Empty for none.
+      - Over a Unix socket it is C(unix:SOCKET:PATH), for example C(unix:/run/sitekeeper/currents.http:/health).
+    type: str
+    default: ""
   health_timeout_seconds: {description: How long to wait for that., type: int, default: 60}
 attributes:
   check_mode: {support: full}
@@ -45,11 +51,13 @@ EXAMPLES = r"""
 
 RETURN = r"""
 restarts: {description: What was started or restarted and why., type: list, returned: always}
+pending: {description: Whether something was left for later., type: bool, returned: when so}
 """
 
 import hashlib
 import http.client
 import re
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -73,6 +81,8 @@ STATE_PROPERTIES = (
 CRASH_LOOP_RESTARTS = 3
 HEALTH_POLL_SECONDS = 0.25
 HEALTH_REQUEST_SECONDS = 5
+#: Who asks for the health is no visitor: during a maintenance the app itself answers.
+AGENT = "sitekeeper"
 JOURNAL_LINES = 25
 _SIZE = re.compile(r"([0-9]+)([KMGT]?)\Z")
 _FACTOR = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
@@ -161,7 +171,7 @@ def plan(wanted: Wanted, units: Mapping[str, Mapping[str, str]], drift: Mapping[
         for unit in present
         if units[unit].get("UnitFileState") not in (done, "static", "alias", "generated")
     ]
-    running = {unit: units[unit].get("ActiveState") in ("active", "activating", "reloading") for unit in present}
+    running = {unit: runs(units[unit]) for unit in present}
     if wanted.state == "stopped":
         return steps + [Step("stop", unit, "switched off") for unit in present if running[unit]]
     service_why = f"{', '.join(drift[wanted.name])} changed" if drift.get(wanted.name) else ""
@@ -180,6 +190,16 @@ def plan(wanted: Wanted, units: Mapping[str, Mapping[str, str]], drift: Mapping[
     elif service_why:
         steps.append(Step("restart", wanted.name, service_why))
     return steps
+
+
+def runs(state: Mapping[str, str]) -> bool:
+    """Tell whether a unit runs, or is about to."""
+    return state.get("ActiveState") in ("active", "activating", "reloading")
+
+
+def interrupts(steps: Sequence[Step], units: Mapping[str, Mapping[str, str]]) -> bool:
+    """Tell whether one of the steps ends something that runs."""
+    return any(step.action in ("restart", "stop") and runs(units[step.unit]) for step in steps)
 
 
 class Systemd:
@@ -211,7 +231,7 @@ class Systemd:
 
     def drift(self, unit: str, record: str | None, newer: Sequence[str], state: Mapping[str, str]) -> list[str]:
         """Name the inputs of a running unit that changed since it started."""
-        if state.get("ActiveState") not in ("active", "activating", "reloading"):
+        if not runs(state):
             return []
         if record:
             try:
@@ -236,10 +256,41 @@ def changed_after(paths: Sequence[str], monotonic_microseconds: str | None) -> l
     return [path for path in paths if Path(path).exists() and Path(path).stat().st_mtime > moment]
 
 
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over the Unix socket at a path."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        """Connect to the path in place of a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def healthy_over_unix(address: str) -> str:
+    """Ask ``SOCKET:PATH`` once; return what `healthy` does. A redirect is no answer: there is nowhere to follow it."""
+    path, _, target = address.partition(":")
+    connection = UnixConnection(path, HEALTH_REQUEST_SECONDS)
+    try:
+        connection.request("GET", target, headers={"User-Agent": AGENT})
+        status = connection.getresponse().status
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"no answer: {error}"
+    finally:
+        connection.close()
+    return "" if 200 <= status < 300 else f"it answers {status}"
+
+
 def healthy(url: str) -> str:
     """Ask the URL once; return an empty string for 2xx and the reason otherwise."""
+    if url.startswith("unix:"):
+        return healthy_over_unix(url.removeprefix("unix:"))
     # Straight to the app: a proxy of the host's environment does not lead back to it.
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    direct.addheaders = [("User-Agent", AGENT)]
     try:
         with direct.open(url, timeout=HEALTH_REQUEST_SECONDS) as answer:
             answer.read(1)
@@ -275,6 +326,7 @@ def main() -> None:
             "socket": {"type": "str", "default": ""},
             "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
             "enabled": {"type": "bool", "default": True},
+            "hold": {"type": "bool", "default": False},
             "started_with": {"type": "path"},
             "socket_started_with": {"type": "path"},
             "newer_files": {"type": "list", "elements": "path", "default": []},
@@ -302,6 +354,8 @@ def main() -> None:
     if absent and wanted.state == "stopped":
         module.exit_json(changed=False, restarts=[])
     steps = plan(wanted, units, drift)
+    if options["hold"] and interrupts(steps, units):
+        module.exit_json(changed=False, restarts=[], pending=True)
     shown = [{"unit": s.unit, "action": s.action, "why": s.why} for s in steps]
     restarts = [step for step in shown if step["action"] in ("start", "stop", "restart")]
     if not module.check_mode:

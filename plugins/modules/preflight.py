@@ -13,7 +13,18 @@ options:
   name: {description: The app's name; also its user and its units., type: str, required: true}
   port: {description: The port that the app's socket takes., type: int, required: true}
   memory_max: {description: The most memory that the app may use; for example 1G., type: str, required: true}
+  adopting: {description: Whether what listens on the port is there to be taken over., type: bool, default: false}
   disk_free_min: {description: What must be free on the disks of /srv and /var., type: str, default: 1G}
+  look:
+    description:
+      - Paths to look at for the tasks that come later; C(*) matches in a name, and C(/**) at the end is a directory and
+        all in it. None, no look at packages either.
+      - The action plugin of the same name keeps what was seen for this run.
+    type: list
+    elements: str
+    default: []
+  look_units: {description: Units to look at besides., type: list, elements: str, default: []}
+  look_key: {description: Seals contents; the action plugin makes one for each run., type: str, default: ""}
 """
 
 RETURN = """
@@ -21,6 +32,7 @@ ansible_facts:
   description: C(site_host) with os, version, codename, architecture, systemd_version, python_version, mem_total_bytes.
   returned: always
   type: dict
+seen: {description: Paths and packages and units that are there., type: dict, returned: with look}
 """
 
 import os
@@ -28,11 +40,12 @@ import platform
 import pwd
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.host_look import everything
 
 SUPPORTED = {"ubuntu": ("22.04", "24.04", "26.04"), "debian": ("12", "13")}
 MACHINES_64_BIT = frozenset({"x86_64", "aarch64", "ppc64le", "s390x", "riscv64"})
@@ -131,10 +144,11 @@ def parse_os_release(text: str) -> dict[str, str]:
 def belongs_to_site(listener: Listener, name: str) -> bool:
     """Tell whether a listener is the site's own.
 
-    That is systemd itself, which holds sockets for services, or a process in the service's control group.
+    That is systemd itself, which holds sockets for services, or a process in the control group of the service or of its
+    front.
     """
-    own_group = f"/system.slice/{name}.service"
-    return listener.pid == 1 or listener.cgroup == own_group or listener.cgroup.startswith(own_group + "/")
+    own_groups = (f"/system.slice/{name}.service", f"/system.slice/{name}-front.service")
+    return listener.pid == 1 or any(f"{listener.cgroup}/".startswith(f"{group}/") for group in own_groups)
 
 
 def port_problems(wanted: Wanted, observed: Observed) -> list[tuple[str, str]]:
@@ -303,7 +317,11 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "port": {"type": "int", "required": True},
             "memory_max": {"type": "str", "required": True},
+            "adopting": {"type": "bool", "default": False},
             "disk_free_min": {"type": "str", "default": "1G"},
+            "look": {"type": "list", "elements": "str", "default": []},
+            "look_units": {"type": "list", "elements": "str", "default": []},
+            "look_key": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,
     )
@@ -317,11 +335,13 @@ def main() -> None:
     systemctl = module.get_bin_path("systemctl")
     version = module.run_command([systemctl, "--version"])[1] if systemctl else ""
     facts["systemd_version"] = systemd_version(version)
-    returned = {"changed": False, "ansible_facts": {"site_host": facts}}
+    returned: dict[str, Any] = {"changed": False, "ansible_facts": {"site_host": facts}}
+    if options["adopting"]:
+        observed = replace(observed, listeners=())
     problems = problems_of(wanted, observed)
     if problems:
         module.fail_json(msg=report(facts["hostname"], problems), **returned)
-    module.exit_json(**returned)
+    module.exit_json(**returned, **everything(options["look"], options["look_key"], options["look_units"]))
 
 
 if __name__ == "__main__":

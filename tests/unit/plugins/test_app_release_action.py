@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import io
@@ -391,13 +392,14 @@ def test_the_reason_stands_before_the_advice_that_ssh_puts_last(monkeypatch):
 def action(code, tmp_path, monkeypatch):
     """The action with a host that is asked, and told, but not there."""
     monkeypatch.setattr(app_release, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(app_release, "INLINE_BYTES", 0)
     monkeypatch.setattr(ActionBase, "run", lambda *_: {})
     made = object.__new__(ActionModule)
     asked, sent = [], []
 
     def on_host(options, task_vars):
         asked.append(options)
-        return {"changed": True, "need_archive": made.host_lacks_it and "archive" not in options}
+        return {"changed": True, "need_archive": made.host_lacks_it and not {"archive", "archive_data"} & {*options}}
 
     made.host_lacks_it, made.asked, made.sent = True, asked, sent
     made._task = SimpleNamespace(
@@ -413,12 +415,35 @@ def action(code, tmp_path, monkeypatch):
 
 def test_code_is_sent_only_to_a_host_that_lacks_it(action):
     action.run()
-    assert [target for _, target in action.sent] == ["/remote/code.tar.gz"]
-    assert action.asked[-1]["archive"] == "/remote/code.tar.gz"
+    assert [target for _, target in action.sent] == ["/remote/archive.tar.gz"]
+    assert action.asked[-1]["archive"] == "/remote/archive.tar.gz"
     action.host_lacks_it = False
     action.run()
     assert len(action.sent) == 1
     assert action.asked[-1]["digest"] == action.asked[0]["digest"]
+
+
+def test_little_code_goes_along_with_the_question(action, monkeypatch):
+    monkeypatch.setattr(app_release, "INLINE_BYTES", 100_000)
+    action.run()
+    (asked,) = action.asked
+    assert action.sent == []
+    with tarfile.open(fileobj=io.BytesIO(base64.b64decode(asked["archive_data"]))) as tar:
+        assert tar.extractfile("app.py").read() == b"app = 1\n"
+
+
+def test_every_directory_made_on_the_host_is_removed(action, monkeypatch):
+    made, removed = [], []
+
+    def make():
+        made.append(f"/remote/{len(made)}")
+        action._connection._shell.tmpdir = made[-1]
+
+    action._make_tmp_path, action._remove_tmp_path = make, removed.append
+    # What Ansible's own class does first.
+    monkeypatch.setattr(ActionBase, "run", lambda self, *_: make() if self._early_needs_tmp_path() else None)
+    action.run()
+    assert made == removed == ["/remote/0"]
 
 
 def test_check_mode_sends_nothing(action):

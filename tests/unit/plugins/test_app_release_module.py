@@ -6,6 +6,7 @@ change to the app's user is left out, so that anybody can run these tests; one s
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import multiprocessing
@@ -24,12 +25,11 @@ from types import SimpleNamespace
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from plugins.module_utils.code_tree import digest, tree
+from plugins.module_utils.code_tree import SQLITE_MAGIC, copy_file, digest, tree
 from plugins.modules import app_release
 from plugins.modules.app_release import (
     BuildError,
     Releases,
-    copy_file,
     install_steps,
     release_id,
     to_prune,
@@ -122,6 +122,7 @@ def site(tmp_path, code, capsys):
 
 def releases_with(tmp_path, **options):
     defaults = {"root": str(tmp_path / "srv"), "data_dir": str(tmp_path / "data"), "index_url": "", "shared": []}
+    defaults["switch"] = True
     (tmp_path / "srv" / "releases").mkdir(parents=True, exist_ok=True)
     return Releases(SimpleNamespace(params={**defaults, **options}))
 
@@ -263,6 +264,12 @@ def test_a_failing_step_shows_the_end_of_what_it_printed(tmp_path):
     assert "\n50\n" not in str(error.value)
 
 
+def test_a_step_that_never_ends_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(app_release, "BUILD_TIMEOUT_SECONDS", 0.2)
+    with pytest.raises(BuildError, match=r"sleep did not finish within 0\.2 s"):
+        releases_with(tmp_path).run(["sleep", "20"], tmp_path, ME)
+
+
 # Code that lies on the host
 
 
@@ -346,8 +353,8 @@ def test_rows_that_are_only_in_the_write_ahead_log_are_copied(tmp_path):
 
 
 def test_a_file_that_only_claims_to_be_a_database_is_named(tmp_path):
-    (tmp_path / "broken.db").write_bytes(app_release.SQLITE_MAGIC + b"nonsense" * 500)
-    with pytest.raises(BuildError, match=r"broken\.db is no usable database .*; name it in app_exclude"):
+    (tmp_path / "broken.db").write_bytes(SQLITE_MAGIC + b"nonsense" * 500)
+    with pytest.raises(ValueError, match=r"broken\.db is no usable database .*; name it in app_exclude"):
         copy_file(tmp_path / "broken.db", tmp_path / "copy.db")
 
 
@@ -426,7 +433,7 @@ def test_current_is_replaced_in_one_step_and_is_there_all_the_time(tmp_path):
     releases = releases_with(tmp_path)
     for name in ("a", "b"):
         finished(releases, name)
-    releases.switch("a")
+    releases.point(releases.link, "a")
     stop, missing = threading.Event(), []
 
     def watch():
@@ -437,7 +444,7 @@ def test_current_is_replaced_in_one_step_and_is_there_all_the_time(tmp_path):
     watcher = threading.Thread(target=watch)
     watcher.start()
     for number in range(200):
-        releases.switch("ab"[number % 2])
+        releases.point(releases.link, "ab"[number % 2])
     stop.set()
     watcher.join(10)
     assert missing == []
@@ -445,11 +452,26 @@ def test_current_is_replaced_in_one_step_and_is_there_all_the_time(tmp_path):
     assert releases.link.readlink() == Path("releases/b")
 
 
+def test_a_switch_that_fails_at_its_last_step_leaves_current_as_it_was(tmp_path, monkeypatch):
+    releases = releases_with(tmp_path)
+    for name in ("a", "b"):
+        finished(releases, name)
+    releases.point(releases.link, "a")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OSError, match="No space"):
+        releases.point(releases.link, "b")
+    assert releases.current() == "a", "whoever comes between two steps would find nothing"
+
+
 def test_a_switch_passes_over_what_an_interrupted_one_left(tmp_path):
     releases = releases_with(tmp_path)
     (releases.root / ".current.new").symlink_to("releases/lost")
     finished(releases, "a")
-    releases.switch("a")
+    releases.point(releases.link, "a")
     assert releases.current() == "a"
     assert not (releases.root / ".current.new").is_symlink()
 
@@ -494,6 +516,17 @@ def test_other_inputs_than_the_code_make_a_release_too(site, change):
     assert second["previous"] == first["release"]
 
 
+def test_little_code_comes_with_the_question(site, tmp_path):
+    with tarfile.open(tmp_path / "code.tar.gz", "w:gz") as tar:
+        tar.add(site.code / "app.py", "app.py")
+    data = base64.b64encode((tmp_path / "code.tar.gz").read_bytes()).decode()
+    done = site.run(host_path=None, digest="d" * 64, label="v1", archive_data=data)
+    assert done["changed"] is True
+    assert (site.current / "code" / "app.py").read_text() == "app = 1\n"
+    again = site.run(host_path=None, digest="d" * 64, label="v1", archive_data=data)
+    assert again["changed"] is False
+
+
 def test_code_from_the_controller_is_asked_for_and_then_unpacked(site, tmp_path):
     asked = site.run(host_path=None, digest="d" * 64, label="v1")
     assert (asked["need_archive"], asked["changed"]) == (True, True)
@@ -529,12 +562,32 @@ def test_a_run_killed_at_any_step_leaves_current_alone_and_the_next_completes(si
     assert not (site.current / "UNFINISHED").exists()
 
 
+def test_a_release_that_somebody_else_will_prove_leaves_the_current_one_alone(site):
+    first = site.run()["release"]
+    (site.code / "new.py").write_text("")
+    result = site.run(switch=False)
+    assert site.current.readlink().name == first != result["release"]
+    assert first != site.current.with_name("next").readlink().name
+    assert site.current.with_name("next").readlink().name == result["release"]
+    assert "pruned" not in result
+    assert not site.run(switch=False)["changed"]
+
+
+def test_a_release_is_on_the_disk_before_it_counts_as_finished(site, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(app_release.os, "sync", lambda: seen.extend(tmp_path.glob("srv/releases/*/*")))
+    name = site.run()["release"]
+    release = tmp_path / "srv/releases" / name
+    assert {release / "UNFINISHED", release / "release.json", release / "code", release / "venv"} == set(seen)
+    assert not (release / "UNFINISHED").exists()
+
+
 def test_a_run_killed_between_build_and_switch_is_finished_by_the_next(site, monkeypatch):
-    def die(self, name):
+    def die(self, link, name):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Releases, "switch", die)
+        patch.setattr(Releases, "point", die)
         site.run()
     assert not site.current.exists()
     calls = len(site.calls())
@@ -549,7 +602,7 @@ def test_a_build_that_fails_says_why_and_what_still_runs(site):
     (site.notes / "fail_at").write_text(f"{len(site.calls()) + 2}\n")
     failed = site.run()
     assert failed["failed"] is True
-    assert f"{before} stays current" in failed["msg"]
+    assert f"{before} stays as it is" in failed["msg"]
     assert "no such package" in failed["msg"]
     assert site.current.resolve().name == before
 
@@ -558,7 +611,7 @@ def test_a_missing_uv_or_a_broken_database_is_a_message_and_not_a_traceback(site
     failed = site.run(uv="/nowhere/uv")
     assert "there is no release yet" in failed["msg"]
     assert "/nowhere/uv" in failed["msg"]
-    (site.code / "app.db").write_bytes(app_release.SQLITE_MAGIC + b"nonsense" * 500)
+    (site.code / "app.db").write_bytes(SQLITE_MAGIC + b"nonsense" * 500)
     assert "name it in app_exclude" in site.run()["msg"]
 
 
@@ -593,6 +646,14 @@ def test_the_apps_group_reads_code_that_only_its_owner_could_read_and_cannot_wri
     site.run()
     modes = [(site.current / "code" / name).stat().st_mode & 0o777 for name in ("settings.py", "shared.py", "run.sh")]
     assert modes == [0o640, 0o644, 0o750]
+
+
+def test_a_finished_release_belongs_to_root_and_its_code_to_the_apps_group(site, monkeypatch):
+    owners = {}
+    monkeypatch.setattr(app_release.os, "chown", lambda path, uid, gid, **_: owners.update({str(path): (uid, gid)}))
+    release = site.root / "releases" / site.run()["release"]
+    assert owners[str(release)] == owners[str(release / "venv" / "bin" / "python")] == (0, 0)
+    assert owners[str(release / "code" / "app.py")] == (0, ME.pw_gid)
 
 
 def test_a_live_database_beside_the_code_becomes_the_apps_data(site):

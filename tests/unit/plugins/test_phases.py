@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from molecule.command.idempotence import Idempotence
 
-from plugins.module_utils.run_report import counted, failure_lines, restarts_in, table, tail
+from plugins.module_utils.run_report import counted, failure_lines, host_rows, restarts_in, table, tail
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CANARY = "canary7c1fe0"
@@ -314,3 +314,13 @@ def test_tables_are_aligned():
 
 def test_counting_knows_one_and_many():
     assert (counted(1, "host"), counted(2, "host")) == ("1 host", "2 hosts")
+
+
+def test_the_table_of_hosts_is_for_more_than_one_and_has_those_that_failed_early():
+    one = {"release": "v1", "note": ""}
+    assert host_rows({"a": one}, ["a"]) == []
+    assert host_rows({"b": one}, ["b", "a"]) == [
+        ("Host", "Release", ""),
+        ("a", "as before", "failed before its release was looked at"),
+        ("b", "v1", ""),
+    ]

@@ -85,6 +85,8 @@ def test_a_system_user_of_that_name_is_the_sites_own(login):
         (Listener(900, "currents", "gunicorn", "/system.slice/currents.service"), True),
         (Listener(900, "currents", "gunicorn", "/system.slice/currents.service/worker"), True),
         (Listener(900, "x", "gunicorn", "/system.slice/currents.service-old"), False),
+        (Listener(900, "haproxy", "haproxy", "/system.slice/currents-front.service"), True),
+        (Listener(900, "haproxy", "haproxy", "/system.slice/haproxy.service"), False),
         (STRANGER, False),
     ],
 )

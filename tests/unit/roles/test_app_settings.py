@@ -20,7 +20,10 @@ NUMBERS = {
     "app_port": 5555,
     "app_workers": 4,
     "app_threads": 4,
-    "app_timeout_seconds": 30,
+    "app_timeout_seconds": 10,
+    "app_boot_timeout_seconds": 60,
+    "app_hang_seconds": 8,
+    "app_request_limit_seconds": 300,
     "app_graceful_timeout_seconds": 30,
     "app_max_requests": 2000,
     "app_max_requests_jitter": 500,
@@ -59,13 +62,18 @@ def test_gunicorn_s_settings_have_the_types_it_needs(given):
         "bind": "0.0.0.0:5555",
         "workers": 4,
         "threads": 4,
-        "timeout_seconds": 30,
+        "timeout_seconds": 10,
+        "boot_timeout_seconds": 60,
+        "hang_seconds": 8,
+        "request_limit_seconds": 300,
+        "health_path": "/health",
         "graceful_timeout_seconds": 30,
         "max_requests": 2000,
         "max_requests_jitter": 500,
         "log_dir": "/var/log/currents",
         "runtime_dir": "/run/currents",
         "release_file": "/srv/currents/current/release.json",
+        "maintenance_file": "/etc/currents/maintenance.json",
     }
 
 
@@ -123,6 +131,7 @@ def site(tmp_path):
     (tmp_path / "release.json").write_text('{"id": "v1-0123"}')
     (tmp_path / "gunicorn.json").write_text(json.dumps(settings))
     shutil.copy(ROLES / "app/files/gunicorn.conf.py", tmp_path)
+    shutil.copytree(ROLES / "app/files/sitekeeper", tmp_path / "sitekeeper")
     (tmp_path / "app.py").write_text(WSGI)
     return tmp_path
 
@@ -151,9 +160,8 @@ def test_gunicorn_runs_as_configured(site):
         "bind": "['0.0.0.0:5555']",
         "workers": "1",
         "threads": "4",
-        "worker_class": "gthread",
-        "worker_connections": "8",
-        "timeout": "30",
+        "worker_class": "<KeptWorker()>",
+        "timeout": "10",
         "graceful_timeout": "30",
         "max_requests": "2000",
         "max_requests_jitter": "500",

@@ -100,6 +100,12 @@ def test_the_log_before_is_compressed_and_the_oldest_go(logrotate):
     assert not newest.endswith(".gz")
 
 
+def test_logs_are_rotated_with_the_rights_of_the_app_s_user():
+    # As root, logrotate would follow links that the app has put into its own directory.
+    lines = render("logrotate", "logrotate.conf.j2", wired=True, app_name="currents").splitlines()
+    assert "    su currents currents" in lines
+
+
 def test_an_empty_or_missing_log_is_no_fault(logrotate):
     logrotate("--force")
     (logrotate.logs / "access.log").touch()

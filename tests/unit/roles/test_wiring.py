@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from plugins.module_utils.site_rules import SITE_SWITCHES
 from tests.unit.rendering import REPOSITORY, group_vars, options, read_yaml, value_of
 
 PLAYBOOKS = [*sorted((REPOSITORY / "playbooks").glob("*.yml")), REPOSITORY / "site.yml"]
@@ -111,6 +112,33 @@ def test_every_play_says_whether_it_becomes_root(path):
     assert [play["name"] for play in read_yaml(path) if "hosts" in play and "become" not in play] == []
 
 
+def test_what_is_refused_on_one_host_stops_the_run_on_all():
+    checks = [play for play in read_yaml(REPOSITORY / "playbooks/validate.yml") if play["hosts"] == "all"]
+    assert len(checks) == 2, "of the settings, and of the hosts themselves"
+    assert [play["name"] for play in checks if play.get("any_errors_fatal") is not True] == []
+
+
+def test_two_sites_on_one_machine_take_turns():
+    installing = [play for path in PLAYBOOKS for play in read_yaml(path) if play.get("roles")]
+    assert [play["name"] for play in installing if play.get("throttle") != "{{ site_throttle }}"] == []
+    assert len(installing) >= 4
+
+
+def test_a_part_of_the_inventory_that_cannot_be_read_stops_the_run(copy):
+    (copy / "broken.yml").write_text("all:\n  hosts: [\n")
+    inventory = ("-i", "inventory/hosts.yml", "-i", "broken.yml")
+    done = ansible("ansible-playbook", copy, "playbooks/validate.yml", *inventory, "-e", "ansible_port=1")
+    assert done.returncode != 0
+    assert "broken.yml" in done.stdout + done.stderr
+    assert "TASK" not in done.stdout, "the hosts of the other part are not taken for all there are"
+
+
+def test_a_host_with_another_key_than_before_is_refused():
+    done = ansible("ansible-config", REPOSITORY, "dump", "--format", "json")
+    (checking,) = [one for one in json.loads(done.stdout) if one.get("name") == "HOST_KEY_CHECKING"]
+    assert checking["value"] is True
+
+
 def test_the_site_imports_every_playbook_that_installs_a_role():
     imported = {play["ansible.builtin.import_playbook"] for play in read_yaml(REPOSITORY / "site.yml")}
     installing = {
@@ -122,7 +150,7 @@ def test_the_site_imports_every_playbook_that_installs_a_role():
 def test_every_variable_of_group_vars_is_known_to_a_role_and_can_be_evaluated():
     for name in group_vars():
         role = name.partition("_")[0]
-        if role == "site":
+        if role == "site" or name in SITE_SWITCHES:
             continue
         assert name in options(role), name
         assert value_of(role, name, wired=True) is not None, name

@@ -1,0 +1,335 @@
+"""What is found of an app that somebody runs by hand, what stands in the way of adopting it, and both as a text."""
+
+from __future__ import annotations
+
+import json
+import pwd
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# As Ansible ships it to the host; see tests/unit/plugins/conftest.py.
+from ansible.module_utils.adopt_cron import App, Line, lines_about, script_text, tables
+from ansible.module_utils.adopt_host import (
+    CONTAINERS,
+    SERVERS,
+    Host,
+    Process,
+    app_directory,
+    databases,
+    family,
+    is_inside,
+)
+from ansible.module_utils.code_tree import excluded
+
+#: Where the originals are kept, from the root; below it NAME/adopt.
+KEPT = Path("var/lib/sitekeeper")
+#: Variables that a login, a terminal, nohup, systemd or Flask's reloader gives to every process.
+_USUAL = re.compile(
+    r"HOME|PATH|SHELL|USER|LOGNAME|PWD|OLDPWD|LANG|LANGUAGE|TERM|SHLVL|_|MAIL|PS1|EDITOR|HOSTNAME|DISPLAY|COLORTERM"
+    r"|LS_COLORS|VIRTUAL_ENV|VIRTUAL_ENV_PROMPT|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID|NOTIFY_SOCKET"
+    r"|(LC|SSH|XDG|DBUS|SUDO|LESS|HIST|TMUX|MEMORY_PRESSURE|LISTEN|WERKZEUG)_?\w*"
+)
+
+
+#: The options that both modules have; see `Wanted`.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "name": {"type": "str", "required": True},
+    "port": {"type": "int", "required": True},
+    "root": {"type": "path", "required": True},
+    "data_dir": {"type": "path", "required": True},
+    "source_type": {"type": "str", "required": True},
+    "source": {"type": "str", "default": ""},
+    "shared": {"type": "list", "elements": "str", "default": []},
+    "exclude": {"type": "list", "elements": "str", "default": []},
+    "environment": {"type": "list", "elements": "str", "default": []},
+    "placed": {"type": "dict", "default": {}},
+    "front": {"type": "bool", "default": False},
+    "tunnel": {"type": "bool", "default": False},
+}
+
+
+class AdoptError(Exception):
+    """The app cannot be adopted; the text is for the operator."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the settings say.
+
+    Attributes:
+        name, port, root, data_dir, source_type, source, shared, exclude: the settings ``app_...`` of these names.
+        environment: the names in app_environment and app_secrets.
+        placed: ``adopt_databases``, where databases outside of the app's directory go.
+        front: whether a front holds the port.
+        tunnel: whether the role ngrok will run a tunnel.
+    """
+
+    name: str
+    port: int
+    root: str
+    data_dir: str
+    source_type: str = "host_path"
+    source: str = ""
+    shared: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    environment: Sequence[str] = ()
+    placed: Mapping[str, str] = field(default_factory=dict)
+    front: bool = False
+    tunnel: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is on the host.
+
+    Attributes:
+        state: ``nothing`` listens, ``adopted`` already, ``foreign``, or ``unfinished``: an adoption was broken off.
+        members: the processes of the app, the eldest first.
+        directory: where the app lives.
+        unit: the service that runs it, or empty.
+        units: unit files that somebody installed for it, running or not.
+        databases: each database and where it goes; empty where the settings do not say.
+        strangers: processes of others that have a database open.
+        lines: of cron, about the app.
+        agents: ngrok agents that were started by hand.
+        families: how many unrelated processes listen on the port.
+    """
+
+    state: str
+    members: tuple[Process, ...] = ()
+    directory: str = ""
+    unit: str = ""
+    units: tuple[str, ...] = ()
+    databases: Mapping[str, str] = field(default_factory=dict)
+    strangers: tuple[Process, ...] = ()
+    lines: tuple[Line, ...] = ()
+    agents: tuple[Process, ...] = ()
+    families: int = 0
+
+    @property
+    def leader(self) -> Process:
+        """The eldest process, whose command starts all of them."""
+        return self.members[0]
+
+    def to_retire(self, tunnel: bool) -> list[Line]:
+        """Return the lines of cron that go; those about the ngrok agent only when the tunnel is taken over."""
+        return [line for line in self.lines if line.acts and (tunnel or not line.agent)]
+
+
+def home_of(uid: int) -> str:
+    """Return a user's home directory, or nothing."""
+    try:
+        return pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        return ""
+
+
+def place_of(path: str, directory: str, wanted: Wanted) -> str | None:
+    """Return where a database goes; empty where the settings do not say, None for one that is no part of the app."""
+    if path in wanted.placed:
+        return str(Path(wanted.data_dir, wanted.placed[path]))
+    if not is_inside(path, directory):
+        return ""
+    name = str(Path(path).relative_to(directory))
+    if excluded(name, wanted.exclude):
+        return None
+    inside = any(is_inside(name, shared) for shared in wanted.shared)
+    return str(Path(wanted.data_dir, name)) if inside else ""
+
+
+def status_of(root: Path, name: str) -> str:
+    """Return how far the last adoption went: nothing, ``saved``, ``switching``, ``done`` or ``put back``."""
+    try:
+        text = (root / KEPT / name / "adopt/plan.json").read_text(encoding="utf-8")
+        return str(json.loads(text)["status"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def unit_files(root: Path, directory: str, name: str, own: str = "/usr/local/lib/sitekeeper/") -> list[str]:
+    """Return the services in /etc/systemd/system that somebody made for the app: of its name, or with its directory."""
+    found = []
+    for path in sorted((root / "etc/systemd/system").glob("*.service")):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        mine = path.stem == name or re.search(re.escape(directory) + r"(?![\w.-])", text)
+        if mine and text and own not in text:
+            found.append(path.name)
+    return found
+
+
+def agents_of(processes: Mapping[int, Process], port: int) -> tuple[Process, ...]:
+    """Return the ngrok agents that somebody started by hand for a port, by their command or their configuration."""
+    found = (one for one in processes.values() if "ngrok" in (Path(one.program).name, Path(one.argv[0]).name))
+    return tuple(one for one in found if not one.unit and re.search(rf"(?<![\w.]){port}(?!\w)", agent_text(one)))
+
+
+def agent_text(agent: Process) -> str:
+    """Return an ngrok agent's command and its configuration: the one that it names, or that of its user."""
+    named = re.findall(r"--?config[= ](\S+)", " ".join(agent.argv))
+    home = home_of(agent.uid)
+    usual = [f"{home}/.config/ngrok/ngrok.yml", f"{home}/.ngrok2/ngrok.yml"]
+    return "\n".join([" ".join(agent.argv), *(script_text(str(Path(agent.cwd, path))) for path in named or usual)])
+
+
+def survey(host: Host, wanted: Wanted, midway: bool = False) -> Found:
+    """Look at the host without changing anything.
+
+    Args:
+        host: the host.
+        wanted: what the settings say.
+        midway: whether the adoption that is under way is the caller's own.
+    """
+    unfinished = not midway and status_of(host.root, wanted.name) == "switching"
+    listeners = host.listeners(wanted.port)
+    processes = host.processes()
+    hands = [
+        pid for pid in listeners if pid in processes and pid != 1 and not is_inside(processes[pid].cwd, wanted.root)
+    ]
+    if unfinished or not hands:
+        return Found("unfinished" if unfinished else "adopted" if listeners else "nothing")
+    families = {family(pid, processes)[0]: family(pid, processes) for pid in hands}
+    members = tuple(processes[pid] for pid in next(iter(families.values())))
+    one = processes[hands[0]]
+    directory, unit = app_directory(one), one.unit
+    app = App(directory, one.argv, wanted.port, home_of(one.uid), unit or f"{wanted.name}.service")
+    places = {path: place_of(path, directory, wanted) for path in databases(host, members, directory)}
+    pids = {member.pid for member in members}
+    opened = {pid: set(host.open_files(pid)) for pid in processes if pid not in pids}
+    lines = [line for path, _ in tables(host.root) for line in lines_about(str(path), crontab(path), app)]
+    return Found(
+        "foreign",
+        members,
+        directory,
+        unit,
+        tuple(unit_files(host.root, directory, wanted.name)),
+        {path: place for path, place in places.items() if place is not None},
+        tuple(processes[pid] for pid, files in opened.items() if files & set(places)),
+        tuple(lines),
+        agents_of(processes, wanted.port),
+        len(families),
+    )
+
+
+def crontab(path: Path) -> str:
+    """Return a crontab's text, from which the same bytes can be made again."""
+    return path.read_bytes().decode("utf-8", "surrogateescape")
+
+
+def unplaced_environment(found: Found, wanted: Wanted) -> list[str]:
+    """Return the names of the old environment that the settings do not have."""
+    names = {name for name in found.leader.environ if not _USUAL.fullmatch(name)}
+    return sorted(names - set(wanted.environment))
+
+
+def problems_of(found: Found, wanted: Wanted) -> list[str]:
+    """Return everything that stands in the way, each with what to do."""
+    port = wanted.port
+    if found.state == "nothing":
+        return [f"nothing listens on port {port}: start the app, correct app_port, or use site.yml for a new site"]
+    if found.state != "foreign":
+        return []
+    last = found.members[-1]
+    if any(one.in_container or CONTAINERS.search(one.cgroup) for one in found.members):
+        return [f"process {last.pid} ({last.shown}) runs in a container: stop that, then use site.yml"]
+    faults = (
+        (
+            last.user_unit,
+            f"{last.user_unit} of {last.user}'s own systemd runs it and would start it again: disable it with "
+            "systemctl --user and start the app by hand",
+        ),
+        (found.families > 1, f"{found.families} unrelated processes listen on port {port}: stop all but one"),
+        (
+            not any(SERVERS.fullmatch(Path(one.program).name) for one in found.members),
+            f"process {last.pid} ({last.shown}) is no Python program, so no WSGI app: correct app_port",
+        ),
+        (
+            not found.unit and not command_of(found.leader),
+            f"{found.leader.argv[0]!r} is no command, so the old process could not be put back: start it by its path",
+        ),
+        (wanted.front, "front is haproxy: adopt with front: none, and switch it on afterwards (playbooks/deploy.yml)"),
+        (found.directory in ("", "/"), "its directory cannot be told: start it in its directory"),
+        (
+            wanted.source_type == "host_path" and found.directory != wanted.source.rstrip("/"),
+            f"app_source is {wanted.source}, but what listens on port {port} lives in {found.directory}: correct one",
+        ),
+    )
+    told = [fault for bad, fault in faults if bad]
+    for path in (path for path, place in found.databases.items() if not place):
+        if is_inside(path, found.directory):
+            name = Path(path).relative_to(found.directory)
+            advice = "add it to app_shared_paths, or to app_exclude if it is none of the app's"
+            told.append(f"the database {name} has no place: {advice}")
+        else:
+            advice = f"adopt_databases: {{{path}: {Path(path).name}}}, and tell the app by app_environment"
+            told.append(f"the database {path} has no place: {advice}")
+    return told
+
+
+def command_of(process: Process) -> str:
+    """Return the file that a process's command names, as its user's shell finds it; empty where there is none."""
+    name = process.argv[0]
+    return shutil.which(str(Path(process.cwd, name)) if "/" in name else name, path=process.environ.get("PATH")) or ""
+
+
+def virtual_environment(process: Process) -> str:
+    """Return the virtual environment in which a Python runs, or nothing."""
+    top = Path(command_of(process)).parent.parent
+    return str(top) if (top / "pyvenv.cfg").is_file() else ""
+
+
+def rows_of(found: Found, wanted: Wanted) -> list[tuple[str, str]]:
+    """Return what was found and what will be done with it, as pairs of label and text. No secret is in it."""
+    if found.state == "unfinished":
+        return [("adoption", "was broken off: first the old process is put back as it was")]
+    if not found.members:
+        return []
+    leader = found.leader
+    python = next((member for member in found.members if SERVERS.fullmatch(Path(member.program).name)), leader)
+    venv = virtual_environment(python)
+    numbers = ", ".join(str(member.pid) for member in found.members)
+    rows = [
+        ("process", f"{leader.shown} (pid {numbers}) of user {leader.user}, started by {found.unit or 'hand'}"),
+        ("directory", found.directory),
+        ("interpreter", f"{python.program}, " + (f"virtual environment {venv}" if venv else "no virtual environment")),
+        ("environment", ", ".join(unplaced_environment(found, wanted)) or "nothing that the settings do not have"),
+    ]
+    if unplaced_environment(found, wanted):
+        rows[-1] = ("environment", f"{rows[-1][1]}: not in app_environment or app_secrets, so the new site lacks them")
+    rows += [
+        ("log", f"{path}: stays; new lines go to the journal and to /var/log/{wanted.name}")
+        for path in dict.fromkeys(path for path in leader.outputs if path)
+    ]
+    rows += [
+        ("database", f"{path}: saved, checked, copied to {place or '?'}; stays")
+        for path, place in found.databases.items()
+    ]
+    rows += [
+        ("database", f"also opened by {one.shown} (pid {one.pid}), which stays and keeps the old file")
+        for one in found.strangers
+    ]
+    rows += [
+        (
+            "unit",
+            f"{name}: "
+            + ("replaced" if name == f"{wanted.name}.service" else "stopped and disabled")
+            + ", a copy is kept",
+        )
+        for name in found.units
+    ]
+    for line in found.lines:
+        goes = line in found.to_retire(wanted.tunnel)
+        rows.append(("cron, retired" if goes else "cron, stays", f"{line.path}: {line.text.strip()}"))
+    fate = "stopped when the role ngrok takes over" if wanted.tunnel else "stays: there is no ngrok_authtoken"
+    rows += [("ngrok", f"{one.shown} (pid {one.pid}) of user {one.user}: {fate}") for one in found.agents]
+    return rows
+
+
+def text_of(found: Found, wanted: Wanted) -> str:
+    """Return the plan as an operator reads it."""
+    rows = rows_of(found, wanted)
+    width = max((len(label) for label, _ in rows), default=0)
+    return "\n".join(f"  {label:<{width}}  {text}" for label, text in rows)

@@ -1,0 +1,195 @@
+"""Saves the app's SQLite databases before a deploy, and restores them when somebody asks for it.
+
+All of it is done as the app's user: root would leave files that the app cannot open (``-wal``, ``-shm``), and links in
+a directory that the app can write to would lead root anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from siterelease.host import ReleaseError
+from siterelease.releases import now
+from siterelease.settings import Settings
+
+KEPT_BACKUPS = 5
+COPY_SECONDS = 900
+#: https://www.sqlite.org/fileformat.html, section 1.3
+MAGIC = b"SQLite format 3\0"
+#: Runs as the app's user. Its argument: {"copies": [[from, to], ...], "counts": [path, ...]}; prints rows by table.
+SCRIPT = """
+import contextlib, json, os, sqlite3, sys
+os.umask(0o077)
+asked, rows = json.loads(sys.argv[1]), {}
+def open_for_reading(path):
+    return contextlib.closing(sqlite3.connect("file:" + path + "?mode=ro", uri=True, timeout=30))
+for source, target in asked["copies"]:
+    beside = target + ".new"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside)
+    with open_for_reading(source) as live, contextlib.closing(sqlite3.connect(beside)) as copy:
+        live.backup(copy)
+        (verdict,) = copy.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            sys.exit(f"{source}: the copy is not sound: {verdict}")
+        # A copy of a WAL database is one too; what was written must be in the file that is renamed.
+        copy.execute("PRAGMA journal_mode=DELETE")
+    handle = os.open(beside, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
+    for left in ("-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target + left)
+    os.rename(beside, target)
+for path in asked["counts"]:
+    with open_for_reading(path) as live:
+        tables = live.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+        rows[path] = {
+            name: live.execute('SELECT count(*) FROM "' + name.replace('"', '""') + '"').fetchone()[0]
+            for (name,) in tables.fetchall()
+        }
+print(json.dumps(rows))
+"""
+
+
+def found(settings: Settings) -> list[Path]:
+    """Return the databases of the app: those that were named, or those that lie directly in its data directory.
+
+    Raises:
+        ReleaseError: a named one leads out of the data directory.
+    """
+    top = settings.data_dir.resolve()
+    for name in settings.databases:
+        if not (settings.data_dir / name).resolve().is_relative_to(top):
+            raise ReleaseError(f"release_databases: {name} leads out of {settings.data_dir}")
+    if settings.databases:
+        return [path for name in settings.databases if (path := settings.data_dir / name).is_file()]
+    if not settings.data_dir.is_dir():
+        return []
+    plain = (path for path in settings.data_dir.iterdir() if path.is_file() and not path.is_symlink())
+    return sorted(path for path in plain if _starts_with_magic(path))
+
+
+def _starts_with_magic(path: Path) -> bool:
+    with path.open("rb") as content:
+        return content.read(len(MAGIC)) == MAGIC
+
+
+def work(settings: Settings, copies: list[tuple[Path, Path]], counts: list[Path]) -> dict[str, dict[str, int]]:
+    """Copy databases and count rows, as the app's user.
+
+    Raises:
+        ReleaseError: a database cannot be read or a copy is not sound.
+    """
+    asked = {"copies": [[str(one), str(other)] for one, other in copies], "counts": [str(path) for path in counts]}
+    user = pwd.getpwnam(settings.user)
+    # Only root may become somebody else; anybody else is the user already (tests).
+    become: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", SCRIPT, json.dumps(asked)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COPY_SECONDS,
+            check=False,
+            cwd="/",
+            **(become if os.geteuid() == 0 else {}),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ReleaseError(f"the database could not be copied within {COPY_SECONDS} s") from error
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ReleaseError(f"the database cannot be copied: {last}. release_save_database: false leaves it out")
+    counted: dict[str, dict[str, int]] = json.loads(done.stdout)
+    return counted
+
+
+def save(settings: Settings, why: str, spare: str) -> str:
+    """Copy all databases to a new directory; return its name, empty when there is no database.
+
+    Args:
+        settings: of the site.
+        why: goes into the name.
+        spare: the backup that a rollback would restore: it stays, however many refused deploys each make one more.
+
+    Raises:
+        ReleaseError: it cannot be done.
+    """
+    sources = found(settings)
+    if not sources:
+        return ""
+    user = pwd.getpwnam(settings.user)
+    settings.backups.mkdir(mode=0o711, parents=True, exist_ok=True)
+    name = f"{now().replace(':', '').replace('+0000', 'Z')}-{why}"
+    directory = settings.backups / name
+    need = sum(path.stat().st_size for path in sources)
+    if shutil.disk_usage(settings.backups).free < 2 * need:
+        raise ReleaseError(
+            f"no room to save the database ({need // 1024**2} MiB) below {settings.backups}: free some, "
+            "or set release_save_database: false"
+        )
+    directory.mkdir(mode=0o700)
+    if os.geteuid() == 0:
+        os.chown(directory, user.pw_uid, user.pw_gid)
+    copies = [(path, directory / path.name) for path in sources]
+    counts = work(settings, copies, [copy for _, copy in copies])
+    about = {"at": now(), "from": {path.name: str(path) for path in sources}, "rows": counts}
+    # Root's own, beside the directory that belongs to the app: what is restored, and where to, is not the app's to say.
+    (settings.backups / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    for old in sorted(path for path in settings.backups.iterdir() if path.is_dir())[:-KEPT_BACKUPS]:
+        if old.name != spare:
+            shutil.rmtree(old)
+            (settings.backups / f"{old.name}.json").unlink(missing_ok=True)
+    return name
+
+
+def about_backup(settings: Settings, name: str) -> dict[str, Any]:
+    """Return what is known of a backup.
+
+    Raises:
+        ReleaseError: it is gone.
+    """
+    try:
+        found_about: dict[str, Any] = json.loads((settings.backups / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"the backup {name} is not there any more") from error
+    return found_about
+
+
+def lost_rows(settings: Settings, name: str) -> dict[str, int]:
+    """Return by table how many rows the database has more than its backup.
+
+    Raises:
+        ReleaseError: one of them cannot be read.
+    """
+    about = about_backup(settings, name)
+    saved: dict[str, int] = {}
+    for path, tables in about["rows"].items():
+        for table, count in tables.items():
+            saved[f"{Path(path).name}:{table}"] = count
+    live = work(settings, [], [Path(path) for path in about["from"].values()])
+    more = {
+        f"{Path(path).name}:{table}": count - saved.get(f"{Path(path).name}:{table}", 0)
+        for path, tables in live.items()
+        for table, count in tables.items()
+    }
+    return {name: count for name, count in more.items() if count > 0}
+
+
+def restore(settings: Settings, name: str) -> None:
+    """Put a backup in the place of the databases; the app must not run.
+
+    Raises:
+        ReleaseError: it cannot be done; each database is the old one or the new one.
+    """
+    about = about_backup(settings, name)
+    copies = [(settings.backups / name / file, Path(path)) for file, path in about["from"].items()]
+    work(settings, copies, [])
