@@ -69,7 +69,10 @@ def templar(role: str, wired: bool = False, **settings: Any) -> Templar:
     variables |= role_file(role, "vars/main.yml")
     here = str(ROLES / role)
     given = {"ansible_managed": "Ansible managed", "role_path": here, "ansible_search_path": [here], **settings}
-    return Templar(DataLoader(), trusted(variables) | given)
+    # An inventory of one host.
+    given = {"inventory_hostname": "probe", "groups": {}, "ansible_check_mode": False, **given}
+    everything = trusted(variables) | given
+    return Templar(DataLoader(), {"hostvars": {"probe": everything}, **everything})
 
 
 def render(role: str, template: str, wired: bool = False, **settings: Any) -> str:

@@ -20,6 +20,7 @@ MACHINE = {
     "ssh_key": "/lab/key",
     "known_hosts": "/lab/known_hosts",
     "forwards": {"5555": 40055},
+    "lan_address": "10.77.0.11",
 }
 STATUS = {"memory_bytes": {"now": 120 * 1024**2, "high": 800 * 1024**2, "max": 1024**3}}
 
@@ -31,6 +32,8 @@ def stage(tmp_path, monkeypatch):
 
     def lab(*words):
         play.labs.append(words)
+        if words[0] == "list":
+            return "NAME STATE\ndemo-web1 running\nother running\n"
         return json.dumps(play.status if words[0] == "ssh" else MACHINE)
 
     def run(argv, **_):
@@ -96,7 +99,7 @@ def test_down_removes_the_machine_and_the_inventory_and_may_be_repeated(stage, c
     demo.up()
     capsys.readouterr()
     assert demo.down() == 0
-    assert stage.labs[-1] == ("down", "demo")
+    assert stage.labs[-1] == ("down", "demo", "demo-web1")
     assert not stage.inventory.exists()
     assert demo.down() == 0
     assert capsys.readouterr().out == "The demo machine is gone.\n" * 2
@@ -114,3 +117,38 @@ def test_the_stubbed_status_has_the_keys_of_the_real_one():
     source = "".join(path.read_text() for path in sorted((demo.ROOT / "sitectl").glob("*.py")))
     assert '"memory_bytes"' in source
     assert {f'"{key}"' for key in STATUS["memory_bytes"]} <= set(re.findall(r'"\w+"', source))
+
+
+def test_several_hosts_are_on_one_network_behind_a_balancer_that_has_the_url(stage, capsys):
+    assert demo.main(["up", "3"]) == 0
+    booted = [words for words in stage.labs if words[0] == "up"]
+    assert sorted(words[1] for words in booted) == ["demo-balancer", "demo-web1", "demo-web2", "demo-web3"]
+    assert all(words[words.index("--network") + 1] == "demo" for words in booted)
+    everything = yaml.safe_load(stage.inventory.read_text())["all"]
+    assert list(everything["hosts"]) == ["web1", "web2", "web3"]
+    assert everything["hosts"]["web1"]["balancer_target"] == "10.77.0.11"
+    assert everything["children"]["balancers"]["hosts"]["balancer"]["balancer_backends"] == ["web1", "web2", "web3"]
+    out = capsys.readouterr().out
+    assert "  URL       http://127.0.0.1:40055, the balancer\n" in out
+    assert "playbooks/deploy.yml" in out
+
+
+def test_the_command_that_the_table_gives_for_visitors_is_one_of_the_load_generator(stage):
+    rows = dict(demo.balanced_summary("http://127.0.0.1:40055", ["web1", "web2"], 1))
+    words = rows["Visitors"].partition(",")[0].split()
+    assert (demo.ROOT / words[1]).exists()
+    known = set(re.findall(r'"(--[a-z]+)"', (demo.ROOT / words[1]).read_text()))
+    assert {word for word in words if word.startswith("--")} <= known
+
+
+@pytest.mark.parametrize("hosts", ["1", "0", "10", "three", "-2"])
+def test_a_number_of_hosts_that_cannot_be_is_refused_with_an_example(stage, capsys, hosts):
+    assert demo.main(["up", hosts]) == 2
+    assert "make demo HOSTS=3" in capsys.readouterr().out
+    assert stage.labs == []
+
+
+def test_several_hosts_that_fail_say_how_to_go_on(stage, capsys):
+    stage.playbook_ends = 2
+    assert demo.main(["up", "2"]) == 2
+    assert "run `make demo HOSTS=2` again" in capsys.readouterr().out

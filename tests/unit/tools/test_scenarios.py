@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tools import scenarios
-from tools.scenarios import Outcome, counted, main, run, silently_passed, table
+from tools.scenarios import Outcome, causes, counted, main, run, silently_passed, table
 
 ROOT = Path(__file__).resolve().parents[3]
 GOOD = Outcome("default", 12, 0, 301.4, ())
@@ -112,12 +112,51 @@ def test_no_scenario_at_all_is_no_success(tmp_path, monkeypatch, capsys):
     assert "no scenario" in capsys.readouterr().out
 
 
+def test_the_end_of_the_output_says_why_a_scenario_failed():
+    lines = [
+        "  \x1b[2m│\x1b[0m E       assert 3 == 4",
+        "  │ E       assert 3 == 4",
+        "  │ everything else",
+        "  │ FAILED tests/test_a.py::test_b - AssertionError",
+        "  │ fatal: [currents]: UNREACHABLE!",
+        "  │     Connection reset by peer",
+        "  │ [WARNING]: and so on",
+        "  │     not of it",
+        "  │ currents: LOST one is stopped.",
+        "  │     Kernel panic",
+    ]
+    assert causes(lines) == [
+        "E       assert 3 == 4",
+        "FAILED tests/test_a.py::test_b - AssertionError",
+        "fatal: [currents]: UNREACHABLE!",
+        "    Connection reset by peer",
+        "LOST one is stopped.",
+        "    Kernel panic",
+    ]
+
+
 def test_all_scenarios_run_the_broadest_first(tree, monkeypatch, capsys):
     ran = []
     monkeypatch.setattr(scenarios, "run", lambda name: ran.append(name) or Outcome(name, 2, 0, 1, ()))
     assert main([]) == 0
     assert ran == ["default", "alpha"]
     assert capsys.readouterr().out.splitlines()[-1] == "4 passed, 0 failed"
+
+
+def test_each_scenario_of_the_order_is_there():
+    assert {path.parent.name for path in scenarios.ROOT.glob("molecule/*/molecule.yml")} == {
+        scenarios.FIRST,
+        *scenarios.LONGEST_FIRST,
+        *scenarios.BY_HAND,
+    }
+
+
+@pytest.mark.parametrize(("lost", "times"), [(True, 2), (False, 1)])
+def test_only_a_scenario_whose_machine_was_lost_is_run_again(tree, monkeypatch, lost, times):
+    ran = []
+    monkeypatch.setattr(scenarios, "run", lambda name: ran.append(name) or Outcome(name, 0, 1, 1, (), lost=lost))
+    assert main(["alpha"]) == 1
+    assert ran == ["alpha"] * times
 
 
 def test_one_bad_scenario_fails_the_run_but_not_before_the_others_ran(tree, monkeypatch, capsys):
@@ -132,6 +171,7 @@ def test_one_bad_scenario_fails_the_run_but_not_before_the_others_ran(tree, monk
         ("echo '│ 3 passed in 1.00s'", (3, ())),
         ("echo '3 passed in 1.00s'; exit 1", (3, ("molecule ended with 1",))),
         ("echo 'WARNING  Skipping, no tests found.' >&2", (0, ("WARNING  Skipping, no tests found.",))),
+        ("echo '│ x: LOST x is stopped. Last'; echo '3 passed in 1s'", (3, ())),
         ("printf '\\377 3 passed in 1.00s\\n'", (3, ())),
     ],
 )
@@ -158,6 +198,18 @@ def steps(path):
 
 def test_there_are_scenarios():
     assert SCENARIOS
+
+
+def test_what_runs_only_by_name_is_there_and_the_summary_says_why(tree, monkeypatch, capsys):
+    assert set(scenarios.BY_HAND) <= {path.parent.name for path in SCENARIOS}
+    ran = []
+    monkeypatch.setattr(scenarios, "BY_HAND", {"alpha": "it is slow"})
+    monkeypatch.setattr(scenarios, "run", lambda name: ran.append(name) or Outcome(name, 2, 0, 1, ()))
+    assert main([]) == 0
+    assert ran == ["default"]
+    assert "left out: alpha: it is slow" in capsys.readouterr().out
+    assert main(["alpha"]) == 0
+    assert ran == ["default", "alpha"]
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.parent.name)
