@@ -19,8 +19,10 @@ LAB_PACKAGES=(
     "rsync rsync"
     "git git"
     "logrotate logrotate"
+    "haproxy haproxy"
     "systemd-analyze systemd"
     "shellcheck shellcheck"
+    "wrk wrk"
 )
 
 say() { printf 'setup: %s\n' "$*" >&2; }

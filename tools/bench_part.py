@@ -1,0 +1,46 @@
+"""What every part of ``make bench`` offers, and what the parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+ROOT = Path(__file__).resolve().parents[1]
+
+#: What a part measured, as it is kept in docs/bench.json: plain JSON.
+Result = Mapping[str, Any]
+
+
+class BenchError(Exception):
+    """The measurement cannot be made; the message says what to do."""
+
+
+class Part(Protocol):
+    """A module that measures one thing."""
+
+    TITLE: str
+    """Its heading on the page."""
+
+    def measure(self) -> dict[str, Any]:
+        """Measure; return what is kept, with `machine`, in words, for the page. Raises BenchError."""
+
+    def page(self, result: Result) -> list[str]:
+        """Return the lines of its section in Markdown, without the heading."""
+
+    def failures(self, result: Result) -> list[str]:
+        """Return what is not as good as it was promised to be, one line each."""
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    return [
+        f"| {' | '.join(headings)} |",
+        "|" + "---|" * len(headings),
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+def figure(value: float | None, digits: int = 1) -> str:
+    """Return a number for a table, a dash for none."""
+    return "-" if value is None else f"{value:.{digits}f}"
