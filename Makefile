@@ -8,13 +8,13 @@ help: ## Show this list
 setup: ## Make the controller ready: virtual environment in .venv, from the lock
 	@tools/setup.sh controller
 
-demo: lab-ready ## A machine, the whole site on it, a URL at the end
-	@$(VENV)/python tools/demo.py up
+demo: lab-ready ## A machine, the whole site on it, a URL at the end; HOSTS=3: three of them behind a balancer
+	@$(VENV)/python tools/demo.py up $(HOSTS)
 
-demo-ssh: setup ## Run a command on the demo machine: make demo-ssh CMD="sudo sitectl status"
-	@$(VENV)/lab ssh demo $(CMD)
+demo-ssh: setup ## Run a command on the demo machine: make demo-ssh CMD="sudo sitectl status"; of several: HOST=web1
+	@$(VENV)/lab ssh demo$(addprefix -,$(HOST)) $(CMD)
 
-demo-down: setup ## Remove the demo machine
+demo-down: setup ## Remove the demo's machines
 	@$(VENV)/python tools/demo.py down
 
 test: lint unit molecule ## Everything: lint, unit tests, Molecule; a summary at the end
@@ -25,13 +25,22 @@ lint: lab-ready ## Style and types
 	$(VENV)/mypy
 	$(VENV)/yamllint --strict .
 	ANSIBLE_INVENTORY=inventory/hosts.example.yml ANSIBLE_STDOUT_CALLBACK=default $(VENV)/ansible-lint --offline
-	shellcheck tools/*.sh lab/*.sh .ci/run
+	shellcheck tools/*.sh tools/ways/*.sh lab/*.sh roles/*/files/*.sh .ci/run
 
 unit: lab-ready ## Tests that need no machine
 	$(VENV)/pytest tests/unit examples/currents/tests tests/edge
 
 molecule: lab-ready ## Real machines: every scenario
 	$(VENV)/python tools/scenarios.py
+
+mutation: lab-ready ## Break what matters, line by line: do the tests notice? ARGS=--molecule for real machines too
+	$(VENV)/python tools/mutation.py $(ARGS)
+
+interrupt: lab-ready ## Kill deploys after each task, cut the power, compare the rerun; hours, kept in docs/interrupt.md
+	$(VENV)/python -m tools.interrupt $(ARGS)
+
+bench: lab-ready ## Measure what is promised in figures, kept in docs/bench.md; ARGS=overhead, recovery or deploy for a part
+	$(VENV)/python -m tools.bench $(ARGS)
 
 lock: setup ## Resolve requirements.in into requirements.lock
 	$(VENV)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
@@ -43,5 +52,5 @@ clean: demo-down ## Remove what these targets made
 lab-ready: setup
 	@tools/setup.sh lab
 
-.PHONY: help setup demo demo-ssh demo-down test lint unit molecule lock clean lab-ready
+.PHONY: help setup demo demo-ssh demo-down test lint unit molecule mutation interrupt bench lock clean lab-ready
 .DEFAULT_GOAL := help
