@@ -16,13 +16,14 @@ from ssl import SSLError
 from typing import Any
 
 from gunicorn.http import errors as http_errors
-from gunicorn.http.wsgi import Response, default_environ
+from gunicorn.http.wsgi import default_environ
 from gunicorn.workers.gthread import ThreadWorker
 
 from sitekeeper import answers
 from sitekeeper.arrivals import Arrivals, limit_stalls
 from sitekeeper.board import Cell, Leaving, Row
 from sitekeeper.maintenance import Maintenance
+from sitekeeper.response import WholeResponse, answer_whole
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -153,6 +154,7 @@ class KeptWorker(ThreadWorker):
     def load_wsgi(self) -> None:
         """Load the app; put the page for a maintenance around it, and the request ids around both."""
         super().load_wsgi()
+        answer_whole()
         answers.teach_flask(self.wsgi)
         if self.maintenance_file is not None:
             maintenance = Maintenance(self.maintenance_file, self.log.warning)
@@ -198,7 +200,7 @@ class KeptWorker(ThreadWorker):
         self.log.error("Error handling request %s %s", req.method, req.uri, exc_info=exc)
         accept = next((value for name, value in req.headers if name == "ACCEPT"), "")
         body, kind = answers.server_error(accept, current.id)
-        response = Response(req, client, self.cfg)
+        response = WholeResponse(req, client, self.cfg)
         response.force_close()
         environ = default_environ(req, client, self.cfg)
         peer = addr if isinstance(addr, tuple) else ("", 0)
