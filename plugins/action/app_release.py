@@ -17,11 +17,12 @@ import tempfile
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
@@ -31,7 +32,9 @@ if str(REPOSITORY) not in sys.path:
     sys.path.append(str(REPOSITORY))
 
 from plugins.module_utils import wheelhouse
+from plugins.module_utils.app_look import release_id, release_parts
 from plugins.module_utils.code_tree import digest, tree
+from plugins.module_utils.host_look import Seen
 
 GIT_TIMEOUT_SECONDS = 300
 #: Without a single byte.
@@ -235,7 +238,10 @@ def opened(kind: str, source: str, version: str, checksum: str) -> Iterator[Sour
 
 
 class ActionModule(ActionBase):
-    """Pack the code, ask the host whether it has it, send it if not; little code goes along with the question."""
+    """Pack the code, ask the host whether it has it, send it if not; little code goes along with the question.
+
+    Nobody is asked when the run has seen that the host has it.
+    """
 
     #: True would make a directory on the host before every run, and leave it there when an archive is sent.
     TRANSFERS_FILES = False
@@ -268,6 +274,10 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"app_wheelhouse: {error}") from error
         except (ValueError, OSError, tarfile.TarError) as error:
             raise AnsibleActionFail(f"the code cannot be had from app_source ({kind}): {error}") from error
+        seen = Seen(constants.DEFAULT_LOCAL_TMP, str((task_vars or {}).get("inventory_hostname", "")))
+        if name := there(seen, options):
+            return {"changed": False, "release": name, "previous": name}
+        seen.forget()
         result = self._on_host(options, task_vars)
         if not files or not result.get("need_archive") or self._task.check_mode:
             return result
@@ -283,3 +293,19 @@ class ActionModule(ActionBase):
 
     def _on_host(self, options: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         return self._execute_module(module_name="app_release", module_args=options, task_vars=task_vars)
+
+
+def there(seen: Seen, options: Mapping[str, Any]) -> str:
+    """Return the release that these options of the module ask for, when the host has it where it is to be; else "".
+
+    Args:
+        seen: what the run knows of the host.
+        options: with the digest of the code; code that lies on the host is looked at there.
+    """
+    python = str(options.get("python") or "python3")
+    version = seen.app.get("python", {}).get(python)
+    if not version or not options.get("digest"):
+        return ""
+    name = release_id(options["label"], release_parts(options, options["digest"], version))
+    link = "current" if options.get("switch", True) else "next"
+    return name if seen.app["links"].get(link) == name else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,22 @@ if str(_REPOSITORY) not in sys.path:
     sys.path.append(str(_REPOSITORY))
 
 from plugins.module_utils.host_look import Seen
-from plugins.modules.converged_unit import Wanted, is_stale, plan
+from plugins.module_utils.unit_plan import Wanted, is_stale, plan, unmet
 
-#: A unit with a socket, a record or a health is asked on the host.
-_SIMPLE = frozenset({"name", "newer_files"})
+#: A unit that is to be stopped, or not to start at boot, is asked on the host.
+_SEEN = frozenset(
+    {
+        "name",
+        "socket",
+        "newer_files",
+        "started_with",
+        "socket_started_with",
+        "expect",
+        "health_url",
+        "health_timeout_seconds",
+        "hold",
+    }
+)
 
 
 class ActionModule(ActionBase):
@@ -31,18 +44,37 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         options = self._task.args
         seen = Seen(constants.DEFAULT_LOCAL_TMP, str((task_vars or {}).get("inventory_hostname", "")))
-        if set(options) <= _SIMPLE and settled(seen, str(options["name"]), options.get("newer_files") or []):
+        if set(options) <= _SEEN and settled(seen, options):
             return {"changed": False, "restarts": [], "steps": []}
+        seen.forget()
         return self._execute_module(task_vars=task_vars)
 
 
-def settled(seen: Seen, name: str, newer_files: list[str]) -> bool:
-    """Tell whether a unit runs with what is on disk; no when it was not looked at."""
-    unit = seen.units.get(name)
-    if unit is None or is_stale(unit["state"]):
-        return False
-    unread = seen.newer([f"/etc/systemd/system/{name}", *newer_files], unit["loaded_at"])
-    drift = seen.newer(newer_files, unit["active_since"])
-    if unread is None or unread or drift is None:
-        return False
-    return not plan(Wanted(name), {name: unit["state"]}, {name: drift})
+def settled(seen: Seen, options: Mapping[str, Any]) -> bool:
+    """Tell whether a unit runs with what is on disk, and is well; no when any of it was not looked at.
+
+    Args:
+        seen: what the run knows of the host.
+        options: of the module ``converged_unit``.
+    """
+    wanted = Wanted(str(options["name"]), options.get("socket") or "", expect=options.get("expect") or {})
+    records = {wanted.name: options.get("started_with"), wanted.socket: options.get("socket_started_with")}
+    newer_files = options.get("newer_files") or []
+    drift: dict[str, list[str]] = {}
+    for name in (unit for unit in (wanted.name, wanted.socket) if unit):
+        unit = seen.units.get(name)
+        if unit is None or is_stale(unit["state"]):
+            return False
+        unread = seen.newer([f"/etc/systemd/system/{name}", *newer_files], unit["loaded_at"])
+        changed = (
+            seen.app.get("drift", {}).get(records[name])
+            if records[name]
+            else seen.newer(newer_files, unit["active_since"])
+        )
+        if unread is None or unread or changed is None:
+            return False
+        drift[name] = changed
+    states = {name: seen.units[name]["state"] for name in drift}
+    url = options.get("health_url")
+    well = not url or seen.app.get("health", {}).get(url) == ""
+    return well and not unmet(wanted.expect, states[wanted.name]) and not plan(wanted, states, drift)

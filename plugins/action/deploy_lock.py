@@ -72,12 +72,12 @@ def open_channel(run: int, command: list[str]) -> dict[str, Any]:
 class ActionModule(ActionBase):
     """Take the deploy lock of an app for the rest of this run; see the module ``deploy_lock``.
 
-    Arguments of the task: ``name``, the app's, and ``look`` and ``look_units``, what is to be looked at under the lock;
-    ``directory`` is for tests.
+    Arguments of the task: ``name``, the app's, and ``look``, ``look_units`` and ``look_app``, what is to be looked at
+    under the lock; ``directory`` is for tests.
     """
 
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset({"name", "directory", "look", "look_units"})
+    _VALID_ARGS = frozenset({"name", "directory", "look", "look_units", "look_app"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the action; failed when another deploy holds the lock."""

@@ -3,7 +3,7 @@
 The module ``preflight`` looks, at the beginning of a run, and ``deploy_lock`` once more, when nobody else can deploy.
 The action plugins ``config_files``, ``converged_unit``, ``site_apt``, ``site_copy`` and ``site_stat`` ask what was
 seen before they call the host. What was not looked at, or is not as it should be, they leave to their modules as if
-nobody had looked.
+nobody had looked. With the lock the app itself is looked at too, see ``app_look``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from .app_look import app_state
 
 #: Larger files are programs; nobody compares their contents.
 MOST_BYTES = 1024**2
@@ -95,17 +97,21 @@ def _one(path: str, key: str) -> dict[str, dict[str, Any]]:
     return {path: {"kind": kind, "owner": owner, "group": group, "mode": mode, "content": content, "changed": changed}}
 
 
-def everything(patterns: Sequence[str], key: str, units: Sequence[str] = ()) -> dict[str, Any]:
+def everything(
+    patterns: Sequence[str], key: str, units: Sequence[str] = (), app: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return what a module adds to its result: ``seen``, or nothing without a pattern."""
     if not patterns:
         return {}
-    return {"seen": {"paths": look(patterns, key), "packages": installed(), "units": looked_up(units)}}
+    about, whole = app or {}, (app or {}).get("units") or ()
+    found = {"paths": look(patterns, key), "packages": installed(), "app": app_state(about)}
+    return {"seen": {**found, "units": looked_up(units) | looked_up(whole, ())}}
 
 
-def looked_up(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def looked_up(names: Sequence[str], properties: Sequence[str] = _PROPERTIES) -> dict[str, dict[str, Any]]:
     """Return state, start and last reading of each unit that systemd knows; names may have wildcards.
 
-    Times are in seconds since the epoch, as those of files are.
+    Times are in seconds since the epoch, as those of files are. No properties are all.
     """
     if not names:
         return {}
@@ -118,7 +124,7 @@ def looked_up(names: Sequence[str]) -> dict[str, dict[str, Any]]:
             "loaded_at": loaded_at,
             "state": state,
         }
-        for state in _shown([*names, "-p", ",".join(_PROPERTIES)])
+        for state in _shown([*names, *(["-p", ",".join(properties)] if properties else [])])
         if "Id" in state
     }
 
@@ -156,32 +162,35 @@ class Seen:
         try:
             known = json.loads(self._file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            known = {"patterns": [], "key": "", "paths": {}, "packages": [], "units": {}}
+            known = {"patterns": [], "key": "", "paths": {}, "packages": [], "units": {}, "app": {}}
         self.patterns: Sequence[str] = known["patterns"]
         self.key: str = known["key"]
         self.paths: dict[str, dict[str, Any]] = known["paths"]
         self.packages: Sequence[str] = known["packages"]
         self.units: dict[str, dict[str, Any]] = known["units"]
+        #: See `app_look.app_state`.
+        self.app: dict[str, Any] = known["app"]
 
     def keep(self, patterns: Sequence[str], key: str, result: dict[str, Any]) -> dict[str, Any]:
         """Take what the host saw out of a module's result and keep it in place of what was known; return the rest."""
         if found := result.pop("seen", None):
             self.patterns, self.key = patterns, key
             self.paths, self.packages, self.units = found["paths"], found["packages"], found["units"]
+            self.app = found["app"]
             self._write()
         return result
 
     def _write(self) -> None:
         """Write it by rename: a run may work on a host in several processes."""
-        known = {name: getattr(self, name) for name in ("patterns", "key", "paths", "packages", "units")}
+        known = {name: getattr(self, name) for name in ("patterns", "key", "paths", "packages", "units", "app")}
         fresh = self._file.with_name(f"{self._file.name}.{os.getpid()}")
         fresh.touch(mode=0o600)
         fresh.write_text(json.dumps(known), encoding="utf-8")
         fresh.replace(self._file)
 
-    def forget(self, paths: Iterable[str]) -> None:
-        """Leave paths that this run writes to whoever asks next."""
-        gone = set(paths)
+    def forget(self, paths: Iterable[str] = ()) -> None:
+        """Leave the paths that this run writes, and the app that it may have changed, to whoever asks next."""
+        gone, self.app = set(paths), {}
         self.patterns = [pattern for pattern in self.patterns if not any(covers(pattern, path) for path in gone)]
         self._write()
 

@@ -67,7 +67,6 @@ previous: {description: Id of the one before., type: str, returned: success}
 import base64
 import contextlib
 import datetime
-import hashlib
 import io
 import json
 import os
@@ -79,11 +78,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.app_look import UNFINISHED, is_complete, release_id, release_parts, version_command
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.build_steps import advice, install_steps
 from ansible.module_utils.code_tree import copy_file, digest, tree
 
-UNFINISHED = "UNFINISHED"
 #: Longer than a slow first download of a large dependency set; a dead index fails much earlier.
 BUILD_TIMEOUT_SECONDS = 900
 #: The package index, without a single byte; with uv's pauses between its tries a dead one fails within 60 s.
@@ -94,13 +93,6 @@ ERROR_LINES = 20
 
 class BuildError(ValueError):
     """A release could not be built; the message is for the operator."""
-
-
-def release_id(label: str, parts: dict[str, Any]) -> str:
-    """Return ``label-hash``, the same for the same inputs whatever the time and the host."""
-    content = json.dumps(parts, sort_keys=True).encode()
-    safe = "".join(c if c.isalnum() or c in "._" else "-" for c in label)[:40].strip("-.") or "code"
-    return f"{safe}-{hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def to_prune(releases: dict[str, float], keep: int, never: Sequence[str]) -> list[str]:
@@ -134,13 +126,8 @@ class Releases:
             return ""
 
     def complete(self, name: str) -> bool:
-        """Tell whether a release is there, finished, and its interpreter still works after an upgrade of the host."""
-        release = self.directory / name
-        return (
-            (release / "release.json").exists()
-            and not (release / UNFINISHED).exists()
-            and (release / "venv/bin/python").exists()
-        )
+        """Tell whether a release is there and finished."""
+        return is_complete(self.directory / name)
 
     def run(self, argv: Sequence[str], cwd: Path, user: pwd.struct_passwd) -> str:
         """Run a build step as the app's user, without this process's environment.
@@ -316,7 +303,7 @@ def own(top: Path, uid: int, gid: int) -> None:
 
 def interpreter(module: AnsibleModule) -> str:
     """Return the exact version of the interpreter; a release is built anew after the host got another one."""
-    rc, out, err = module.run_command([module.params["python"], "-c", "import sys; print(sys.version.split()[0])"])
+    rc, out, err = module.run_command(version_command(module.params["python"]))
     if rc != 0:
         module.fail_json(msg=f"app_python: {module.params['python']} does not run on the host: {err.strip()}")
     return str(out).strip()
@@ -359,14 +346,7 @@ def main() -> None:
     code = options["digest"]
     if options["host_path"]:
         code = digest(Path(options["host_path"]), options["exclude"], options["shared"])
-    parts = {
-        "code": code,
-        "python": interpreter(module),
-        "gunicorn": options["gunicorn_version"],
-        "requirements": options["requirements"],
-        "shared": options["shared"],
-        **({"wheelhouse": options["wheelhouse_digest"]} if options["wheelhouse_digest"] else {}),
-    }
+    parts = release_parts(options, code, interpreter(module))
     name = release_id(options["label"], parts)
     previous = releases.current()
     build = not releases.complete(name)

@@ -54,18 +54,13 @@ restarts: {description: What was started or restarted and why., type: list, retu
 pending: {description: Whether something was left for later., type: bool, returned: when so}
 """
 
-import hashlib
-import http.client
-import re
-import socket
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.unit_health import healthy
+from ansible.module_utils.unit_plan import Wanted, changed_inputs, interrupts, is_stale, parse_show, plan, runs, unmet
 
 STATE_PROPERTIES = (
     "LoadState",
@@ -80,126 +75,7 @@ STATE_PROPERTIES = (
 #: A unit that came back this often while we wait is in a crash loop: say so instead of waiting for the deadline.
 CRASH_LOOP_RESTARTS = 3
 HEALTH_POLL_SECONDS = 0.25
-HEALTH_REQUEST_SECONDS = 5
-#: Who asks for the health is no visitor: during a maintenance the app itself answers.
-AGENT = "sitekeeper"
 JOURNAL_LINES = 25
-_SIZE = re.compile(r"([0-9]+)([KMGT]?)\Z")
-_FACTOR = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing to do to one unit: ``enable``, ``disable``, ``start``, ``stop`` or ``restart``."""
-
-    action: str
-    unit: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the caller asked for."""
-
-    name: str
-    socket: str = ""
-    state: str = "started"
-    enabled: bool = True
-    expect: Mapping[str, str] = field(default_factory=dict)
-
-
-def changed_inputs(record: str, read: Callable[[str], bytes]) -> list[str]:
-    """Return the files of a ``sha256sum`` record whose content is no longer what it says.
-
-    Args:
-        record: lines ``<hex digest>  <path>`` as sha256sum(1) prints them.
-        read: returns a file's bytes; an ``OSError`` from it counts as a change.
-    """
-    changed = []
-    for line in record.splitlines():
-        digest, _, path = line.partition("  ")
-        if not path:
-            continue
-        try:
-            same = hashlib.sha256(read(path)).hexdigest() == digest.lstrip("\\")
-        except OSError:
-            same = False
-        if not same:
-            changed.append(path)
-    return changed
-
-
-def parse_show(output: str) -> dict[str, str]:
-    """Turn the ``key=value`` lines of ``systemctl show`` into a dict."""
-    return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
-
-
-def normalised(name: str, value: object) -> str:
-    """Return a property's value in the form systemd shows: sizes in bytes, booleans as yes and no."""
-    text = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-    match = _SIZE.match(text) if name.startswith("Memory") else None
-    return str(int(match[1]) * _FACTOR[match[2]]) if match else text
-
-
-def unmet(expect: Mapping[str, object], shown: Mapping[str, str]) -> list[str]:
-    """Name the properties that systemd does not hold as asked (it ignores values that it cannot read)."""
-    return [
-        f"{name} is {shown.get(name, 'unknown')}, asked for {value}"
-        for name, value in expect.items()
-        if normalised(name, shown.get(name, "")) != normalised(name, value)
-    ]
-
-
-def is_stale(shown: Mapping[str, str]) -> bool:
-    """Tell whether systemd knows an older unit file than the one on disk, or none."""
-    return shown.get("NeedDaemonReload") == "yes" or shown.get("LoadState") == "not-found"
-
-
-def plan(wanted: Wanted, units: Mapping[str, Mapping[str, str]], drift: Mapping[str, Sequence[str]]) -> list[Step]:
-    """Decide what has to be done, in order.
-
-    Args:
-        wanted: what the caller asked for.
-        units: ``systemctl show`` of the unit and its socket, before anything was done.
-        drift: per unit the inputs that differ from those its process started with.
-    """
-    present = [unit for unit in (wanted.socket, wanted.name) if unit]
-    verb = "enable" if wanted.enabled else "disable"
-    done = "enabled" if wanted.enabled else "disabled"
-    steps = [
-        Step(verb, unit, f"is {units[unit].get('UnitFileState') or 'new'}")
-        for unit in present
-        if units[unit].get("UnitFileState") not in (done, "static", "alias", "generated")
-    ]
-    running = {unit: runs(units[unit]) for unit in present}
-    if wanted.state == "stopped":
-        return steps + [Step("stop", unit, "switched off") for unit in present if running[unit]]
-    service_why = f"{', '.join(drift[wanted.name])} changed" if drift.get(wanted.name) else ""
-    if wanted.socket and running[wanted.socket] and drift.get(wanted.socket):
-        # systemd refuses to restart a socket under a running service, and a reload opens no new port.
-        steps += [Step("stop", wanted.name, "its socket changes")] if running[wanted.name] else []
-        steps.append(Step("restart", wanted.socket, f"{', '.join(drift[wanted.socket])} changed"))
-        return [*steps, Step("start", wanted.name, "its socket changed")]
-    if wanted.socket and not running[wanted.socket]:
-        # A socket does not start under a service that runs without it.
-        steps += [Step("stop", wanted.name, "it runs without its socket")] if running[wanted.name] else []
-        steps.append(Step("start", wanted.socket, "was not listening"))
-        return [*steps, Step("start", wanted.name, service_why or "was not running")]
-    if not running[wanted.name]:
-        steps.append(Step("start", wanted.name, "was not running"))
-    elif service_why:
-        steps.append(Step("restart", wanted.name, service_why))
-    return steps
-
-
-def runs(state: Mapping[str, str]) -> bool:
-    """Tell whether a unit runs, or is about to."""
-    return state.get("ActiveState") in ("active", "activating", "reloading")
-
-
-def interrupts(steps: Sequence[Step], units: Mapping[str, Mapping[str, str]]) -> bool:
-    """Tell whether one of the steps ends something that runs."""
-    return any(step.action in ("restart", "stop") and runs(units[step.unit]) for step in steps)
 
 
 class Systemd:
@@ -254,51 +130,6 @@ def changed_after(paths: Sequence[str], monotonic_microseconds: str | None) -> l
     """Return the paths that exist and were modified after a time that systemd gives since boot."""
     moment = time.time() - (time.monotonic() - int(monotonic_microseconds or 0) / 1e6)
     return [path for path in paths if Path(path).exists() and Path(path).stat().st_mtime > moment]
-
-
-class UnixConnection(http.client.HTTPConnection):
-    """HTTP over the Unix socket at a path."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self.path = path
-
-    def connect(self) -> None:
-        """Connect to the path in place of a host."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
-
-
-def healthy_over_unix(address: str) -> str:
-    """Ask ``SOCKET:PATH`` once; return what `healthy` does. A redirect is no answer: there is nowhere to follow it."""
-    path, _, target = address.partition(":")
-    connection = UnixConnection(path, HEALTH_REQUEST_SECONDS)
-    try:
-        connection.request("GET", target, headers={"User-Agent": AGENT})
-        status = connection.getresponse().status
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"no answer: {error}"
-    finally:
-        connection.close()
-    return "" if 200 <= status < 300 else f"it answers {status}"
-
-
-def healthy(url: str) -> str:
-    """Ask the URL once; return an empty string for 2xx and the reason otherwise."""
-    if url.startswith("unix:"):
-        return healthy_over_unix(url.removeprefix("unix:"))
-    # Straight to the app: a proxy of the host's environment does not lead back to it.
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    direct.addheaders = [("User-Agent", AGENT)]
-    try:
-        with direct.open(url, timeout=HEALTH_REQUEST_SECONDS) as answer:
-            answer.read(1)
-            return ""
-    except urllib.error.HTTPError as error:
-        return f"it answers {error.code}"
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"no answer: {error}"
 
 
 def wait_healthy(systemd: Systemd, unit: str, url: str, seconds: int) -> None:

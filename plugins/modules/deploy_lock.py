@@ -32,6 +32,13 @@ options:
     elements: str
     default: []
   look_units: {description: Units to look at besides., type: list, elements: str, default: []}
+  look_app:
+    description:
+      - What else a deploy with nothing to do wants to know of the app C(name), whose directory is C(root) - its
+        C(units), whole, whether the inputs in their C(records) have changed, the answer at C(health_url), the version
+        of C(python), its releases.
+    type: dict
+    default: {}
   look_key: {description: Seals contents; the action plugin makes one for each run., type: str, default: ""}
 attributes:
   check_mode: {support: full}
@@ -44,7 +51,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-seen: {description: Paths and packages and units that are there., type: dict, returned: with look}
+seen: {description: Paths and packages and units that are there and the app., type: dict, returned: with look}
 anchor_gone: {description: The anchor does not live any more; nothing was taken., type: bool, returned: when so}
 """
 
@@ -218,6 +225,7 @@ def main() -> None:
             "directory": {"type": "path", "default": "/run/sitekeeper"},
             "look": {"type": "list", "elements": "str", "default": []},
             "look_units": {"type": "list", "elements": "str", "default": []},
+            "look_app": {"type": "dict", "default": {}},
             "look_key": {"type": "str", "default": "", "no_log": True},
         },
         supports_check_mode=True,
@@ -229,7 +237,9 @@ def main() -> None:
     if options["anchor"] is None:
         module.fail_json(msg="deploy_lock: use it as a task; its action plugin gives the anchor")
     taken = take(module, path)
-    module.exit_json(changed=False, **taken, **everything(options["look"], options["look_key"], options["look_units"]))
+    app = {**options["look_app"], "name": options["name"]} if options["look_app"] else {}
+    looks = (options["look"], options["look_key"], options["look_units"], app)
+    module.exit_json(changed=False, **taken, **everything(*looks))
 
 
 if __name__ == "__main__":

@@ -14,19 +14,10 @@ from types import SimpleNamespace
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from plugins.module_utils.unit_health import healthy
+from plugins.module_utils.unit_plan import Step, Wanted, changed_inputs, is_stale, normalised, parse_show, plan, unmet
 from plugins.modules import converged_unit
-from plugins.modules.converged_unit import (
-    Step,
-    Wanted,
-    changed_after,
-    changed_inputs,
-    healthy,
-    is_stale,
-    normalised,
-    parse_show,
-    plan,
-    unmet,
-)
+from plugins.modules.converged_unit import changed_after
 
 APP, SOCKET = "testkeeper-app.service", "testkeeper-app.socket"
 UP = {"ActiveState": "active", "UnitFileState": "enabled"}

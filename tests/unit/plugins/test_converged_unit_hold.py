@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugins.modules.converged_unit import Wanted, interrupts, plan
+from plugins.module_utils.unit_plan import Wanted, interrupts, plan
 from tests.unit.rendering import role_file
 
 APP, SOCKET = "testkeeper-app.service", "testkeeper-app.socket"

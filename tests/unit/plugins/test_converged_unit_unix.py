@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from plugins.modules import converged_unit
-from plugins.modules.converged_unit import healthy
+from plugins.module_utils import unit_health
+from plugins.module_utils.unit_health import healthy
 
 ASKED = "GET /health HTTP/1.1\r\n"
 
@@ -67,7 +67,7 @@ def test_a_socket_that_is_not_there_or_that_nobody_serves_is_not_healthy(tmp_pat
 
 def test_an_app_that_accepts_nothing_is_given_up_on_in_time(tmp_path, monkeypatch):
     # systemd holds the socket: while the app starts, the connection is made all the same.
-    monkeypatch.setattr(converged_unit, "HEALTH_REQUEST_SECONDS", 0.1)
+    monkeypatch.setattr(unit_health, "HEALTH_REQUEST_SECONDS", 0.1)
     path = tmp_path / "app.http"
     with socket.socket(socket.AF_UNIX) as held:
         held.bind(str(path))

@@ -64,7 +64,10 @@ def seen(host, tmp_path):
     """What a run knows after a look at it."""
     (tmp_path / "run").mkdir()
     patterns = [f"{host}/**"]
-    found = {"seen": {"paths": look(patterns, "key"), "packages": ["cron", "tzdata"], "units": {}}, "changed": False}
+    found = {
+        "seen": {"paths": look(patterns, "key"), "packages": ["cron", "tzdata"], "units": {}, "app": {"links": {}}},
+        "changed": False,
+    }
     assert Seen(str(tmp_path / "run"), "one").keep(patterns, "key", found) == {"changed": False}
     return Seen(str(tmp_path / "run"), "one")
 
@@ -109,8 +112,10 @@ def test_what_was_not_looked_at_is_not_known(seen, host, tmp_path):
 
 
 def test_what_a_run_writes_is_forgotten(seen, host, tmp_path):
+    assert seen.app
     seen.forget([str(host / "sub/file")])
     for known in (seen, Seen(str(tmp_path / "run"), "one")):
+        assert not known.app, "it may have been changed by what was written"
         assert known.exists(str(host / "sub/file")) is None
         assert not known.holds(entry(host / "sub/file"))
 
@@ -247,8 +252,8 @@ def unit(tmp_path, *, file_changed=50.0, patterns=("/etc/systemd/system/*", "/et
 
 
 def test_a_unit_that_runs_with_what_is_on_disk_is_settled(tmp_path):
-    assert settled(unit(tmp_path), "one.timer", ["/etc/conf"])
-    assert settled(unit(tmp_path, UnitFileState="static"), "one.timer", [])
+    assert settled(unit(tmp_path), {"name": "one.timer", "newer_files": ["/etc/conf"]})
+    assert settled(unit(tmp_path, UnitFileState="static"), {"name": "one.timer", "newer_files": []})
 
 
 @pytest.mark.parametrize(
@@ -266,11 +271,11 @@ def test_a_unit_that_runs_with_what_is_on_disk_is_settled(tmp_path):
     ids=str,
 )
 def test_any_doubt_about_a_unit_is_left_to_the_module(tmp_path, difference):
-    assert not settled(unit(tmp_path, **difference), "one.timer", ["/etc/conf"])
+    assert not settled(unit(tmp_path, **difference), {"name": "one.timer", "newer_files": ["/etc/conf"]})
 
 
 def test_an_unknown_unit_is_left_to_the_module(tmp_path):
-    assert not settled(unit(tmp_path), "two.timer", [])
+    assert not settled(unit(tmp_path), {"name": "two.timer", "newer_files": []})
 
 
 COPY = """

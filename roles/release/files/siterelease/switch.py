@@ -53,9 +53,10 @@ def switch(
         raise error if check else with_old_settings(settings, previous, error) from error
     proven = trial.is_proven(settings, releases, name)
     if name == previous and proven:
-        if not (check or snapshot.has(settings, name)):
+        kept = snapshot.has(settings, name)
+        if not (check or kept):
             snapshot.take(settings, name)
-        return Outcome(False, f"{name} is current")
+        return Outcome(False, f"{name} is current", {"settled": kept})
     if check:
         return Outcome(name != previous, f"{name} would be proven, and become current in place of {previous or 'none'}")
     commit = releases.look(name).commit

@@ -1,0 +1,220 @@
+"""A deploy with nothing to do is answered together with its lock; any doubt is left to the modules."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from types import SimpleNamespace
+
+import pytest
+from ansible.plugins.action import ActionBase
+
+from plugins.action import site_release
+from plugins.action.app_release import there
+from plugins.action.converged_unit import settled
+from plugins.module_utils import app_look
+from plugins.module_utils.app_look import app_state, release_id, release_parts
+from plugins.module_utils.host_look import Seen
+
+RUNS = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
+APP = {**RUNS, "Restart": "always", "MemoryMax": "1073741824"}
+WANTED = {
+    "name": "app.service",
+    "socket": "app.socket",
+    "started_with": "/run/app",
+    "socket_started_with": "/run/socket",
+    "expect": {"Restart": "always", "MemoryMax": "1G"},
+    "health_url": "http://127.0.0.1/health",
+    "health_timeout_seconds": 60,
+    "hold": False,
+}
+CODE = {
+    "label": "code",
+    "digest": "abc",
+    "python": "/usr/bin/python3",
+    "gunicorn_version": "27.0.1",
+    "requirements": [],
+    "shared": ["data"],
+    "switch": False,
+}
+
+
+@pytest.fixture
+def host(tmp_path):
+    """An app on a host: its releases, the record of its unit, a program that answers for them, its health."""
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/health" else 503)
+            self.end_headers()
+
+        def log_message(self, *words):
+            pass
+
+    release = tmp_path / "srv/releases/one"
+    (release / "venv/bin").mkdir(parents=True)
+    (release / "venv/bin/python").touch()
+    (release / "release.json").touch()
+    for link in ("current", "next"):
+        (tmp_path / "srv" / link).symlink_to("releases/one")
+    (tmp_path / "input").write_text("as it was")
+    digest = hashlib.sha256(b"as it was").hexdigest()
+    (tmp_path / "record").write_text(f"{digest}  {tmp_path / 'input'}\n")
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield SimpleNamespace(path=tmp_path, release=release, url=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+@pytest.fixture
+def says(tmp_path, monkeypatch):
+    """Let the program on the host print something."""
+
+    def let(text, status=0):
+        program = tmp_path / "release"
+        program.write_text(f"#!/bin/sh\nprintf '%s' '{text}'\nexit {status}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(app_look, "PROGRAM", program)
+
+    let('{"settled": true, "current": "one", "changed": false}')
+    return let
+
+
+def state(host, **changes):
+    records = [str(host.path / "record")]
+    about = {"name": "app", "root": str(host.path / "srv"), "python": "python3", "records": records}
+    return app_state({**about, "health_url": f"{host.url}/health", **changes})
+
+
+def test_a_look_at_an_app_that_is_as_it_should_be(host, says):
+    found = state(host)
+    assert found["links"] == {"current": "one", "next": "one"}
+    assert found["drift"] == {str(host.path / "record"): []}
+    assert found["health"] == {f"{host.url}/health": ""}
+    assert found["python"]["python3"].startswith("3.")
+    assert found["release"]["current"] == "one"
+    assert app_state({}) == {}
+
+
+def test_a_look_tells_what_is_not_as_it_should_be(host, says):
+    (host.path / "input").write_text("changed")
+    (host.release / "UNFINISHED").touch()
+    says('{"changed": true, "text": "two would be proven"}')
+    none = str(host.path / "none")
+    found = state(host, python=none, records=[str(host.path / "record"), none], health_url=f"{host.url}/ill")
+    assert found["links"] == {}
+    assert found["drift"] == {str(host.path / "record"): [str(host.path / "input")], none: [none]}
+    assert found["health"] == {f"{host.url}/ill": "it answers 503"}
+    assert found["python"] == {none: ""}
+    assert found["release"] == {}
+
+
+@pytest.mark.parametrize(("said", "status"), [('{"settled": true}', 1), ("no json", 0), ('{"settled": false}', 0)])
+def test_a_program_that_does_not_say_that_all_is_settled_counts_as_none(host, says, said, status):
+    says(said, status)
+    assert state(host)["release"] == {}
+
+
+def test_a_host_without_anything_has_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(app_look, "PROGRAM", tmp_path / "none")
+    found = state(SimpleNamespace(path=tmp_path, url="http://127.0.0.1:1"))
+    assert (found["links"], found["release"]) == ({}, {})
+
+
+def seen(tmp_path, app=None, **units):
+    known = Seen(str(tmp_path), "one")
+    known.patterns, known.key, known.paths = ["/etc/systemd/system/*"], "key", {}
+    states = {"app.service": APP, "app.socket": RUNS, **units}
+    known.units = {
+        name: {"active_since": 200.0, "loaded_at": 100.0, "state": state} for name, state in states.items() if state
+    }
+    drift, health = {"/run/app": [], "/run/socket": []}, {WANTED["health_url"]: ""}
+    name = release_id("code", release_parts(CODE, "abc", "3.11.2"))
+    links, python = {"current": "older", "next": name}, {"/usr/bin/python3": "3.11.2"}
+    known.app = {"drift": drift, "health": health, "links": links, "python": python, **(app or {})}
+    return known
+
+
+def test_an_app_that_runs_as_asked_and_is_well_costs_no_call(tmp_path):
+    assert settled(seen(tmp_path), WANTED)
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"app": {"drift": {"/run/app": ["app.env"], "/run/socket": []}}},
+        {"app": {"drift": {"/run/app": [], "/run/socket": ["app.socket"]}}},
+        {"app": {"drift": {"/run/socket": []}}},
+        {"app": {"health": {WANTED["health_url"]: "it answers 503"}}},
+        {"app": {"health": {"http://127.0.0.1/other": ""}}},
+        {"app.service": {**APP, "MemoryMax": "infinity"}},
+        {"app.service": {**APP, "ActiveState": "failed"}},
+        {"app.service": {**APP, "NeedDaemonReload": "yes"}},
+        {"app.socket": {**RUNS, "ActiveState": "inactive"}},
+        {"app.socket": {**RUNS, "UnitFileState": "disabled"}},
+        {"app.socket": None},
+    ],
+    ids=str,
+)
+def test_any_doubt_about_the_app_is_left_to_the_module(tmp_path, difference):
+    assert not settled(seen(tmp_path, **difference), WANTED)
+
+
+def test_a_run_that_has_changed_something_asks_again(tmp_path):
+    known = seen(tmp_path)
+    known.forget()
+    assert not settled(known, WANTED)
+    assert there(known, CODE) == ""
+
+
+def test_a_release_that_is_there_costs_no_call(tmp_path):
+    known = seen(tmp_path)
+    assert there(known, CODE) == known.app["links"]["next"]
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"digest": "abcd"},
+        {"digest": ""},
+        {"label": "v2"},
+        {"gunicorn_version": "27.0.2"},
+        {"requirements": ["flask"]},
+        {"shared": []},
+        {"wheelhouse_digest": "w"},
+        {"python": "/usr/bin/python3.12"},
+        {"switch": True},
+    ],
+    ids=str,
+)
+def test_another_release_is_asked_for(tmp_path, difference):
+    assert there(seen(tmp_path), {**CODE, **difference}) == ""
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    """Run the action of ``site_release``; returns its result, or "asked" when it called the host."""
+    monkeypatch.setattr(ActionBase, "run", lambda *words, **named: {})
+    monkeypatch.setattr(site_release.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    monkeypatch.setattr(site_release.ActionModule, "_execute_module", lambda *words, **named: "asked")
+
+    def run(app, **arguments):
+        known = Seen(str(tmp_path), "one")
+        known.app = app
+        known._write()
+        action = object.__new__(site_release.ActionModule)
+        action._task = SimpleNamespace(args={"name": "app", **arguments})
+        return action.run(None, {"inventory_hostname": "one"})
+
+    return run
+
+
+def test_what_is_current_and_proven_is_not_switched_to(task, tmp_path):
+    said = {"settled": True, "changed": False, "restarts": [], "text": "one is current", "current": "one"}
+    assert task({"release": said}, action="switch") == {**said, "serves": {"release": "one", "note": ""}}
+    for app, action in (({"release": {}}, "switch"), ({}, "switch"), ({"release": said}, "rollback")):
+        assert task(app, action=action) == "asked"
+    file = next(tmp_path.glob("host-look-*"))
+    assert json.loads(file.read_text())["app"] == {}, "after a call nothing is known of the app"
