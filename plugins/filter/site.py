@@ -22,6 +22,18 @@ def site_local_address(address: str) -> str:
     return "127.0.0.1" if address == "0.0.0.0" else address
 
 
+def site_health_url(path: str, address: str, port: int | str, listen: str) -> str:
+    """Return where the host itself asks how the app is, as the module ``converged_unit`` takes it.
+
+    Args:
+        path: of the health check.
+        address: that the app's socket listens on.
+        port: of that socket.
+        listen: path of a Unix socket in its place, or nothing.
+    """
+    return f"unix:{listen}:{path}" if listen else f"http://{site_local_address(address)}:{port}{path}"
+
+
 def names_in(backends: object, hostvars: Mapping[str, Any]) -> list[str]:
     """Return the hosts of a list that the inventory has; what is wrong with the rest the checks of settings say."""
     return [str(name) for name in backends if name in hostvars] if isinstance(backends, (list, tuple)) else []
@@ -72,6 +84,7 @@ class FilterModule:
         return {
             "site_shares_machine": site_shares_machine,
             "site_local_address": site_local_address,
+            "site_health_url": site_health_url,
             "site_balancers_of": site_balancers_of,
             "site_first": site_first,
             "site_servers": site_servers,

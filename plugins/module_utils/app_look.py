@@ -107,28 +107,37 @@ class Question:
         return said.decode("utf-8", "replace").strip() if self._process.returncode == 0 else ""
 
 
-def app_state(about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is known of an app on this host.
+class AppLook:
+    """A look at an app on this host."""
 
-    Args:
-        about: ``name`` and ``root`` of the app, ``python``, ``records`` of its units' inputs and ``health_url``;
-            nothing for no look.
-    """
-    if not about:
-        return {}
-    python = Question(version_command(str(about["python"])))
-    switch = Question([str(PROGRAM), str(about["name"]), "switch", "--check", "--json"])
-    state: dict[str, Any] = {
-        "links": linked(Path(about["root"])),
-        "drift": {record: drifted(record) for record in about["records"]},
-        "health": {about["health_url"]: healthy(about["health_url"])},
-        "python": {about["python"]: python.answer()},
-        "release": {},
-    }
-    try:
-        said = json.loads(switch.answer())
-    except ValueError:
+    def __init__(self, about: Mapping[str, Any]) -> None:
+        """Begin with what takes longest.
+
+        Args:
+            about: ``name`` and ``root`` of the app, ``python``, ``records`` of its units' inputs and ``health_url``;
+                nothing for no look.
+        """
+        self._about = about
+        if about:
+            self._python = Question(version_command(str(about["python"])))
+            self._switch = Question([str(PROGRAM), str(about["name"]), "switch", "--check", "--json"])
+
+    def state(self) -> dict[str, Any]:
+        """Return what is known of the app."""
+        about = self._about
+        if not about:
+            return {}
+        state: dict[str, Any] = {
+            "links": linked(Path(about["root"])),
+            "drift": {record: drifted(record) for record in about["records"]},
+            "health": {about["health_url"]: healthy(about["health_url"])},
+            "python": {about["python"]: self._python.answer()},
+            "release": {},
+        }
+        try:
+            said = json.loads(self._switch.answer())
+        except ValueError:
+            return state
+        if said.get("settled"):
+            state["release"] = said
         return state
-    if said.get("settled"):
-        state["release"] = said
-    return state

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .app_look import app_state
+from .app_look import AppLook
 
 #: Larger files are programs; nobody compares their contents.
 MOST_BYTES = 1024**2
@@ -103,28 +103,34 @@ def everything(
     """Return what a module adds to its result: ``seen``, or nothing without a pattern."""
     if not patterns:
         return {}
-    about, whole = app or {}, (app or {}).get("units") or ()
-    found = {"paths": look(patterns, key), "packages": installed(), "app": app_state(about)}
-    return {"seen": {**found, "units": looked_up(units) | looked_up(whole, ())}}
+    app_look = AppLook(app or {})
+    found = {"paths": look(patterns, key), "packages": installed()}
+    return {"seen": {**found, "units": looked_up(units, (app or {}).get("units") or ()), "app": app_look.state()}}
 
 
-def looked_up(names: Sequence[str], properties: Sequence[str] = _PROPERTIES) -> dict[str, dict[str, Any]]:
-    """Return state, start and last reading of each unit that systemd knows; names may have wildcards.
+def looked_up(names: Sequence[str], whole: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Return state, start and last reading of each unit that systemd knows.
 
-    Times are in seconds since the epoch, as those of files are. No properties are all.
+    Times are in seconds since the epoch, as those of files are.
+
+    Args:
+        names: of units, with wildcards or without.
+        whole: names of units of which all properties are wanted.
     """
-    if not names:
+    shown = _shown([*names, "-p", ",".join(_PROPERTIES)]) if names else []
+    shown += _shown(whole) if whole else []
+    if not shown:
         return {}
     boot = time.time() - time.monotonic()
     (manager,) = _shown(["-p", "UnitsLoadTimestampMonotonic"]) or [{}]
     loaded_at = boot + int(manager.get("UnitsLoadTimestampMonotonic") or 0) / 1e6
     return {
         state.pop("Id"): {
-            "active_since": boot + int(state.pop("ActiveEnterTimestampMonotonic", "") or 0) / 1e6,
+            "active_since": boot + int(state.get("ActiveEnterTimestampMonotonic") or 0) / 1e6,
             "loaded_at": loaded_at,
             "state": state,
         }
-        for state in _shown([*names, *(["-p", ",".join(properties)] if properties else [])])
+        for state in shown
         if "Id" in state
     }
 
@@ -168,7 +174,7 @@ class Seen:
         self.paths: dict[str, dict[str, Any]] = known["paths"]
         self.packages: Sequence[str] = known["packages"]
         self.units: dict[str, dict[str, Any]] = known["units"]
-        #: See `app_look.app_state`.
+        #: See `app_look.AppLook`.
         self.app: dict[str, Any] = known["app"]
 
     def keep(self, patterns: Sequence[str], key: str, result: dict[str, Any]) -> dict[str, Any]:

@@ -24,15 +24,25 @@ options:
     elements: str
     default: []
   look_units: {description: Units to look at besides., type: list, elements: str, default: []}
+  look_app: {description: As M(deploy_lock) has it., type: dict, default: {}}
   look_key: {description: Seals contents; the action plugin makes one for each run., type: str, default: ""}
+  lock:
+    description:
+      - Take the deploy lock when nothing stands in the way, and look with it; M(deploy_lock) tells of both.
+      - In a task only whether; the action plugin gives the lock's options.
+    type: dict
 """
 
 RETURN = """
 ansible_facts:
-  description: C(site_host) with os, version, codename, architecture, systemd_version, python_version, mem_total_bytes.
+  description:
+    - C(site_host) with os, version, codename, architecture, systemd_version, python_version, mem_total_bytes; timezone,
+      empty when it cannot be told; time_daemons, their files in /usr/lib/systemd/ntp-units.d; user, with the name, home
+      and shell of the app's user, empty when there is none.
   returned: always
   type: dict
-seen: {description: Paths and packages and units that are there., type: dict, returned: with look}
+seen: {description: Paths and packages and units that are there and the app., type: dict, returned: with look}
+anchor_gone: {description: As M(deploy_lock) has it., type: bool, returned: when so}
 """
 
 import os
@@ -45,6 +55,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.host_lock import DIRECTORY, Taken, take
 from ansible.module_utils.host_look import everything
 
 SUPPORTED = {"ubuntu": ("22.04", "24.04", "26.04"), "debian": ("12", "13")}
@@ -275,6 +286,23 @@ def login_of(name: str) -> tuple[int, str] | None:
     return entry.pw_uid, entry.pw_shell
 
 
+def about_user(name: str) -> dict[str, str]:
+    """Return name, home and shell of a user, or nothing."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        return {}
+    return {"name": name, "home": entry.pw_dir, "shell": entry.pw_shell}
+
+
+def timezone(localtime: Path = Path("/etc/localtime")) -> str:
+    """Return the time zone as systemd knows it: where the link leads (localtime(5)); empty when it is none."""
+    try:
+        return str(localtime.readlink()).partition("/zoneinfo/")[2]
+    except OSError:
+        return ""
+
+
 def observe(wanted: Wanted) -> tuple[Observed, dict[str, Any]]:
     """Read the host; return what is judged, and the facts for the roles."""
     release = parse_os_release(read("/etc/os-release"))
@@ -300,6 +328,10 @@ def observe(wanted: Wanted) -> tuple[Observed, dict[str, Any]]:
         "mem_total_bytes": observed.mem_total,
         "python_version": platform.python_version(),
         "hostname": platform.node(),
+        "timezone": timezone(),
+        # systemd-timedated looks there, too: time daemons exclude one another.
+        "time_daemons": sorted(str(path) for path in Path("/usr/lib/systemd/ntp-units.d").glob("*.list")),
+        "user": about_user(wanted.name),
     }
     return observed, facts
 
@@ -321,7 +353,9 @@ def main() -> None:
             "disk_free_min": {"type": "str", "default": "1G"},
             "look": {"type": "list", "elements": "str", "default": []},
             "look_units": {"type": "list", "elements": "str", "default": []},
+            "look_app": {"type": "dict", "default": {}},
             "look_key": {"type": "str", "default": "", "no_log": True},
+            "lock": {"type": "dict"},
         },
         supports_check_mode=True,
     )
@@ -341,7 +375,15 @@ def main() -> None:
     problems = problems_of(wanted, observed)
     if problems:
         module.fail_json(msg=report(facts["hostname"], problems), **returned)
-    module.exit_json(**returned, **everything(options["look"], options["look_key"], options["look_units"]))
+    if options["lock"]:
+        try:
+            if not take({"name": wanted.name, **options["lock"]}, Path(DIRECTORY, f"{wanted.name}.deploy.lock")):
+                module.exit_json(**returned, anchor_gone=True)
+        except Taken as error:
+            module.fail_json(msg=str(error), **returned)
+    app = {**options["look_app"], "name": wanted.name} if options["look_app"] else {}
+    looks = (options["look"], options["look_key"], options["look_units"], app)
+    module.exit_json(**returned, **everything(*looks))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from plugins.action import site_release
 from plugins.action.app_release import there
 from plugins.action.converged_unit import settled
 from plugins.module_utils import app_look
-from plugins.module_utils.app_look import app_state, release_id, release_parts
+from plugins.module_utils.app_look import AppLook, release_id, release_parts
 from plugins.module_utils.host_look import Seen
 
 RUNS = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
@@ -85,7 +85,7 @@ def says(tmp_path, monkeypatch):
 def state(host, **changes):
     records = [str(host.path / "record")]
     about = {"name": "app", "root": str(host.path / "srv"), "python": "python3", "records": records}
-    return app_state({**about, "health_url": f"{host.url}/health", **changes})
+    return AppLook({**about, "health_url": f"{host.url}/health", **changes}).state()
 
 
 def test_a_look_at_an_app_that_is_as_it_should_be(host, says):
@@ -95,7 +95,7 @@ def test_a_look_at_an_app_that_is_as_it_should_be(host, says):
     assert found["health"] == {f"{host.url}/health": ""}
     assert found["python"]["python3"].startswith("3.")
     assert found["release"]["current"] == "one"
-    assert app_state({}) == {}
+    assert AppLook({}).state() == {}
 
 
 def test_a_look_tells_what_is_not_as_it_should_be(host, says):

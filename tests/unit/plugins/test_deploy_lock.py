@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from plugins.module_utils import lock_keeper
-from plugins.modules import deploy_lock
+from plugins.module_utils import host_lock, lock_keeper
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 #: Takes the lock twice, as deploy.yml and then rollback.yml would, says so, and stays until somebody opens the gate.
@@ -94,7 +93,7 @@ class Runs:
     def held(self):
         """Tell whether somebody has the lock."""
         with self.lock.open("rb") as file:
-            return not deploy_lock.locked(file.fileno(), fcntl.LOCK_EX)
+            return not host_lock.locked(file.fileno(), fcntl.LOCK_EX)
 
 
 @pytest.fixture
@@ -241,10 +240,10 @@ def sleeper():
 def test_the_anchor_ends_with_the_run_and_with_the_keeper(sleeper, end):
     keeper, (pid, start, _) = anchored(sleeper)
     assert start == start_of(pid)
-    assert deploy_lock.lives({"pid": pid, "start": start})
+    assert host_lock.lives({"pid": pid, "start": start})
     (sleeper if end == "the run" else keeper).kill()
     assert keeper.wait(timeout=10) == (0 if end == "the run" else -9)
-    assert until(lambda: not deploy_lock.lives({"pid": pid, "start": start}), 5)
+    assert until(lambda: not host_lock.lives({"pid": pid, "start": start}), 5)
     keeper.stdout.close()
 
 
@@ -259,7 +258,7 @@ def test_the_anchor_waits_for_a_silent_controller_as_long_as_it_is_told_to(sleep
     anchor.wait(timeout=5)
     anchor.stdin.close()
     anchor.stdout.close()
-    assert not deploy_lock.lives({"pid": pid, "start": start})
+    assert not host_lock.lives({"pid": pid, "start": start})
 
 
 def test_the_keeper_of_a_run_that_is_gone_ends(sleeper):
@@ -274,7 +273,7 @@ def test_the_keeper_of_a_run_that_is_gone_ends(sleeper):
 def test_a_channel_that_does_not_open_is_told_with_ssh_s_own_words(sleeper):
     from ansible.errors import AnsibleActionFail
 
-    from plugins.action.deploy_lock import open_channel
+    from plugins.module_utils.lock_channel import open_channel
 
     with pytest.raises(AnsibleActionFail, match="no channel for the deploy lock:\nNo route"):
         open_channel(sleeper.pid, ["sh", "-c", "echo hello; echo No route >&2; exit 255"])
@@ -303,7 +302,7 @@ def test_the_end_of_a_process_is_noticed(sleeper, monkeypatch, without_pidfd):
 
 @pytest.mark.parametrize("pidfd", ["", "del os.pidfd_open\n"], ids=["pidfd", "polling"])
 def test_the_holder_ends_with_its_anchor(sleeper, pidfd):
-    program = deploy_lock.WATCH.replace("\ndef lives", f"\n{pidfd}def lives", 1)
+    program = host_lock.WATCH.replace("\ndef lives", f"\n{pidfd}def lives", 1)
     watch = subprocess.Popen([sys.executable, "-I", "-S", "-c", program, str(sleeper.pid), start_of(sleeper.pid)])
     with pytest.raises(subprocess.TimeoutExpired):
         watch.wait(timeout=0.5)
@@ -314,15 +313,15 @@ def test_the_holder_ends_with_its_anchor(sleeper, pidfd):
 
 def test_a_pid_that_another_process_got_is_not_the_anchor(sleeper):
     anchor = {"pid": sleeper.pid, "start": int(start_of(sleeper.pid)) - 1}
-    assert not deploy_lock.lives(anchor)
-    words = [sys.executable, "-I", "-S", "-c", deploy_lock.WATCH, str(anchor["pid"]), str(anchor["start"])]
+    assert not host_lock.lives(anchor)
+    words = [sys.executable, "-I", "-S", "-c", host_lock.WATCH, str(anchor["pid"]), str(anchor["start"])]
     assert subprocess.run(words, timeout=10, check=False).returncode == 0
 
 
 def test_the_refusal_names_who_from_where_since_when_and_what():
     holder = {"who": "ann@desk", "from": "192.0.2.7", "since": "2026-11-24T10:00:00Z", "what": "deploy.yml"}
-    now = deploy_lock.datetime.datetime(2026, 11, 24, 10, 3, 30, tzinfo=deploy_lock.datetime.timezone.utc).timestamp()
-    said = deploy_lock.described("currents", json.dumps(holder), "/run/x", now)
+    now = host_lock.datetime.datetime(2026, 11, 24, 10, 3, 30, tzinfo=host_lock.datetime.timezone.utc).timestamp()
+    said = host_lock.described("currents", json.dumps(holder), "/run/x", now)
     assert said == (
         "Another deploy of currents is at work: ann@desk from 192.0.2.7, since 2026-11-24T10:00:00Z (3 min ago), "
         "playbook deploy.yml.\nWait for it to end."
@@ -331,14 +330,14 @@ def test_the_refusal_names_who_from_where_since_when_and_what():
 
 @pytest.mark.parametrize("text", GARBAGE)
 def test_a_lock_that_does_not_say_whose_it_is_refuses_too(text):
-    said = deploy_lock.described("currents", text, "/run/x.deploy.lock", 0)
+    said = host_lock.described("currents", text, "/run/x.deploy.lock", 0)
     assert "Another deploy of currents is at work; its lock does not say whose" in said
     assert "/run/x.deploy.lock" in said
-    assert deploy_lock.token_in(text) == ""
+    assert host_lock.token_in(text) == ""
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(-3, "0 s ago"), (59.9, "59 s ago"), (60, "1 min ago"), (7300, "2 h ago")]
 )
 def test_ages(seconds, text):
-    assert deploy_lock.age(seconds) == text
+    assert host_lock.age(seconds) == text

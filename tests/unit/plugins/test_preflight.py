@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from ansible.module_utils.testing import patch_module_args
 
+from plugins.modules import preflight
 from plugins.modules.preflight import (
     Listener,
     Observed,
@@ -141,3 +146,62 @@ def test_the_version_of_systemd_is_a_number():
 def test_a_size_that_is_none_is_refused():
     with pytest.raises(ValueError, match="banana"):
         parse_size("banana")
+
+
+# What it tells the roles, and the lock
+
+
+def test_the_time_zone_is_where_the_link_leads(tmp_path):
+    link = tmp_path / "localtime"
+    assert preflight.timezone(link) == ""
+    link.symlink_to("/usr/share/zoneinfo/Europe/Vienna")
+    assert preflight.timezone(link) == "Europe/Vienna"
+    link.unlink()
+    link.touch()
+    assert preflight.timezone(link) == ""
+
+
+def test_the_user_of_the_app_is_told():
+    root = preflight.about_user("root")
+    assert (root["name"], root["home"], root["shell"][:1]) == ("root", "/root", "/")
+    assert preflight.about_user("nobody-of-that-name") == {}
+
+
+@pytest.fixture
+def looks(tmp_path, monkeypatch, capsys):
+    """Run the module on a host that can carry the site; return what it says."""
+    monkeypatch.setattr(preflight, "observe", lambda wanted: (GOOD, {"hostname": "one"}))
+    monkeypatch.setattr(preflight, "DIRECTORY", str(tmp_path))
+
+    def run(**options):
+        words = {"name": "currents", "port": 5555, "memory_max": "1G", **options}
+        with patch_module_args(words), pytest.raises(SystemExit):
+            preflight.main()
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+LOCK = {"token": "one", "who": "ann", "from": "-", "what": "deploy.yml", "patience_seconds": 1}
+
+
+def test_with_a_lock_it_looks_at_the_host_as_the_only_one(looks, tmp_path):
+    anchor = subprocess.Popen(["sleep", "60"])
+    start = Path(f"/proc/{anchor.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    lock = {**LOCK, "anchor": {"pid": anchor.pid, "start": start}}
+    assert "anchor_gone" not in looks(lock=lock)
+    assert looks(lock={**lock, "token": "two"})["msg"].startswith("Another deploy of currents is at work: ann, since")
+    assert "failed" not in looks(), "a look takes no lock"
+    anchor.kill()
+    anchor.wait()
+
+
+def test_a_lock_without_its_channel_is_none(looks, tmp_path):
+    assert looks(lock={**LOCK, "anchor": {"pid": 1, "start": "none"}}, look=["/etc/hostname"])["anchor_gone"] is True
+
+
+def test_on_a_host_that_cannot_carry_the_site_no_lock_is_taken(looks, tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "problems_of", lambda *words: [("what", "why", "advice")])
+    monkeypatch.setattr(preflight, "report", lambda *words: "no")
+    assert looks(lock={**LOCK, "anchor": {"pid": 1, "start": "none"}})["failed"] is True
+    assert not list(tmp_path.iterdir())

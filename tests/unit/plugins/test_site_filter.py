@@ -43,3 +43,14 @@ def test_entries_are_one_machine_when_address_and_ssh_port_are_the_same(hostvars
 @pytest.mark.parametrize(("address", "answer"), [("0.0.0.0", "127.0.0.1"), ("10.0.0.5", "10.0.0.5")])
 def test_the_host_reaches_a_socket_where_it_listens(address, answer):
     assert FilterModule().filters()["site_local_address"](address) == answer
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("/health", "0.0.0.0", "5555", ""), "http://127.0.0.1:5555/health"),
+        (("/health", "0.0.0.0", 5555, "/run/sitekeeper/app.http"), "unix:/run/sitekeeper/app.http:/health"),
+    ],
+)
+def test_the_host_asks_the_app_over_its_port_or_its_unix_socket(words, answer):
+    assert FilterModule().filters()["site_health_url"](*words) == answer

@@ -94,7 +94,7 @@ def test_where_nothing_serves_there_is_no_turn_to_wait_for(settings, releases, b
 def test_what_is_current_waits_for_nothing(settings, releases, running, systemd):
     deploy(settings, releases)
     outcome = deploy(settings, releases, hold=True)
-    assert (outcome.changed, outcome.facts) == (False, {})
+    assert (outcome.changed, outcome.facts) == (False, {"settled": True})
 
 
 def test_the_program_says_which_release_the_host_has_also_when_it_refuses(
