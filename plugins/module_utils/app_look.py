@@ -122,15 +122,19 @@ class AppLook:
             self._python = Question(version_command(str(about["python"])))
             self._switch = Question([str(PROGRAM), str(about["name"]), "switch", "--check", "--json"])
 
-    def state(self) -> dict[str, Any]:
-        """Return what is known of the app."""
+    def state(self, *, well: bool = True) -> dict[str, Any]:
+        """Return what is known of the app.
+
+        Args:
+            well: ask the app how it is.
+        """
         about = self._about
         if not about:
             return {}
         state: dict[str, Any] = {
             "links": linked(Path(about["root"])),
             "drift": {record: drifted(record) for record in about["records"]},
-            "health": {about["health_url"]: healthy(about["health_url"])},
+            "health": {about["health_url"]: healthy(about["health_url"])} if well else {},
             "python": {about["python"]: self._python.answer()},
             "release": {},
         }

@@ -103,9 +103,13 @@ def everything(
     """Return what a module adds to its result: ``seen``, or nothing without a pattern."""
     if not patterns:
         return {}
+    whole = (app or {}).get("units") or ()
     app_look = AppLook(app or {})
-    found = {"paths": look(patterns, key), "packages": installed()}
-    return {"seen": {**found, "units": looked_up(units, (app or {}).get("units") or ()), "app": app_look.state()}}
+    found: dict[str, Any] = {"paths": look(patterns, key), "packages": installed(), "units": looked_up(units, whole)}
+    # To ask an app that does not run would start it, by its socket: that is for the task that says so.
+    states = [found["units"].get(name, {}).get("state", {}) for name in whole]
+    runs = all(state.get("ActiveState") == "active" for state in states)
+    return {"seen": {**found, "app": app_look.state(well=runs)}}
 
 
 def looked_up(names: Sequence[str], whole: Sequence[str] = ()) -> dict[str, dict[str, Any]]:

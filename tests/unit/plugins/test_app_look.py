@@ -14,7 +14,7 @@ from ansible.plugins.action import ActionBase
 from plugins.action import site_release
 from plugins.action.app_release import there
 from plugins.action.converged_unit import settled
-from plugins.module_utils import app_look
+from plugins.module_utils import app_look, host_look
 from plugins.module_utils.app_look import AppLook, release_id, release_parts
 from plugins.module_utils.host_look import Seen
 
@@ -109,6 +109,15 @@ def test_a_look_tells_what_is_not_as_it_should_be(host, says):
     assert found["health"] == {f"{host.url}/ill": "it answers 503"}
     assert found["python"] == {none: ""}
     assert found["release"] == {}
+
+
+@pytest.mark.parametrize(("active", "asked"), [("active", True), ("inactive", False)])
+def test_an_app_that_does_not_run_is_not_started_by_a_question(host, says, monkeypatch, active, asked):
+    states = {"app.service": {"state": {"ActiveState": active}}, "app.socket": {"state": {"ActiveState": "active"}}}
+    monkeypatch.setattr(host_look, "looked_up", lambda names, whole: states)
+    about = {"name": "app", "root": "/none", "python": "python3", "records": [], "health_url": f"{host.url}/health"}
+    found = host_look.everything(["/none"], "key", [], {**about, "units": list(states)})
+    assert bool(found["seen"]["app"]["health"]) is asked
 
 
 @pytest.mark.parametrize(("said", "status"), [('{"settled": true}', 1), ("no json", 0), ('{"settled": false}', 0)])
