@@ -29,6 +29,8 @@ class ActionModule(ActionBase):
         seen = Seen(constants.DEFAULT_LOCAL_TMP, str((task_vars or {}).get("inventory_hostname", "")))
         if seen.has_packages([names] if isinstance(names, str) else names):
             return {"changed": False}
+        # It may bring another Python, or restart what runs.
+        seen.forget()
         return self._execute_module(
             module_name="ansible.legacy.apt", module_args=dict(self._task.args), task_vars=task_vars
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from ansible.plugins.action import ActionBase
 
-from plugins.action import site_release
+from plugins.action import site_apt, site_release
 from plugins.action.app_release import there
 from plugins.action.converged_unit import settled
 from plugins.module_utils import app_look, host_look
@@ -204,26 +203,31 @@ def test_another_release_is_asked_for(tmp_path, difference):
 
 @pytest.fixture
 def task(tmp_path, monkeypatch):
-    """Run the action of ``site_release``; returns its result, or "asked" when it called the host."""
+    """Run an action; returns its result, or "asked" when it called the host, and what is known of the app then."""
     monkeypatch.setattr(ActionBase, "run", lambda *words, **named: {})
     monkeypatch.setattr(site_release.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
-    monkeypatch.setattr(site_release.ActionModule, "_execute_module", lambda *words, **named: "asked")
+    monkeypatch.setattr(ActionBase, "_execute_module", lambda *words, **named: "asked")
 
-    def run(app, **arguments):
+    def run(plugin, app, **arguments):
         known = Seen(str(tmp_path), "one")
-        known.app = app
+        known.app, known.packages = app, ["cron"]
         known._write()
-        action = object.__new__(site_release.ActionModule)
+        action = object.__new__(plugin.ActionModule)
         action._task = SimpleNamespace(args={"name": "app", **arguments})
-        return action.run(None, {"inventory_hostname": "one"})
+        return action.run(None, {"inventory_hostname": "one"}), Seen(str(tmp_path), "one").app
 
     return run
 
 
-def test_what_is_current_and_proven_is_not_switched_to(task, tmp_path):
+def test_what_is_current_and_proven_is_not_switched_to(task):
     said = {"settled": True, "changed": False, "restarts": [], "text": "one is current", "current": "one"}
-    assert task({"release": said}, action="switch") == {**said, "serves": {"release": "one", "note": ""}}
+    result, known = task(site_release, {"release": said}, action="switch")
+    assert result == {**said, "serves": {"release": "one", "note": ""}}
+    assert known == {"release": said}
     for app, action in (({"release": {}}, "switch"), ({}, "switch"), ({"release": said}, "rollback")):
-        assert task(app, action=action) == "asked"
-    file = next(tmp_path.glob("host-look-*"))
-    assert json.loads(file.read_text())["app"] == {}, "after a call nothing is known of the app"
+        assert task(site_release, app, action=action) == ("asked", {})
+
+
+def test_after_a_package_was_installed_the_app_is_asked_again(task):
+    assert task(site_apt, {"links": {}}, name="cron") == ({"changed": False}, {"links": {}})
+    assert task(site_apt, {"links": {}}, name=["cron", "python3"]) == ("asked", {})
