@@ -94,11 +94,8 @@ def held_by_this_run(task_vars: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def is_open(held: Mapping[str, Any]) -> bool:
     """Tell whether the channel is still there, and with it the lock; its keeper ends when the host is gone."""
-    try:
-        os.kill(int(held["keeper"]), 0)
-    except (KeyError, OSError):
-        return False
-    return True
+    # Not by its pid alone: in a container it may stay a zombie for as long as the container lives.
+    return "keeper" in held and not lock_keeper.waiter(int(held["keeper"]))(0)
 
 
 def with_lock(

@@ -66,6 +66,9 @@ def test_a_channel_is_open_as_long_as_its_keeper_lives():
     keeper = subprocess.Popen(["sleep", "60"])
     assert is_open({"keeper": keeper.pid})
     keeper.kill()
+    # Where nobody waits for it, it stays a zombie; os.waitid looks without taking it away.
+    os.waitid(os.P_PID, keeper.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_open({"keeper": keeper.pid})
     keeper.wait()
     assert not is_open({"keeper": keeper.pid})
     assert not is_open({})
