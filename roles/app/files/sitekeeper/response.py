@@ -2,7 +2,7 @@
 
 Gunicorn sends them one after the other. A worker that is killed in between leaves half an answer, which a proxy has
 passed on already and so cannot ask for again. Sent at once, an answer is there whole or not at all: on a Unix socket
-the kernel takes some 100 KiB in one piece, and keeps what it has when the sender dies.
+the kernel takes half of the send buffer in one piece (104 KiB as Linux comes), and keeps it when the sender dies.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from gunicorn.http import wsgi
 
-#: A file of at most this many bytes is read and sent like any other body; a larger one is left to the kernel.
-SMALL_FILE = 64 * 1024
+#: What is longer is not in one piece for the kernel either: it is neither copied here, nor is a file read.
+ONE_PIECE = 96 * 1024
 
 
 class _Gathered(bytearray):
@@ -33,7 +33,7 @@ class WholeResponse(wsgi.Response):
         Raises:
             TypeError: it is no bytes. Nothing was sent then, and an error can still be answered.
         """
-        if self.headers_sent:
+        if self.headers_sent or (isinstance(arg, bytes) and len(arg) > ONE_PIECE):
             super().write(arg)
             return
         connection, self.sock = self.sock, _Gathered()
@@ -48,7 +48,7 @@ class WholeResponse(wsgi.Response):
 
     def write_file(self, respiter: Any) -> None:
         """Send a file; one that is small and says how long it is in one piece, too."""
-        if self.response_length is not None and self.response_length <= SMALL_FILE and not self.headers_sent:
+        if self.response_length is not None and self.response_length <= ONE_PIECE and not self.headers_sent:
             left = self.response_length
             while part := respiter.filelike.read(left):
                 self.write(part)
