@@ -67,6 +67,7 @@ previous: {description: Id of the one before., type: str, returned: success}
 import base64
 import contextlib
 import datetime
+import fcntl
 import io
 import json
 import os
@@ -234,15 +235,28 @@ class Releases:
         Raises:
             BuildError: a step failed; the running release is untouched.
         """
-        options = self.options
-        user = pwd.getpwnam(options["user"])
-        release = self.directory / name
-        shutil.rmtree(release, ignore_errors=True)
+        user = pwd.getpwnam(self.options["user"])
         if not self.root.exists():
             # Another app on the host has no business in this one's code.
             self.root.mkdir(mode=0o750, parents=True)
             os.chown(self.root, 0, user.pw_gid)
-        release.mkdir(parents=True)
+        self.directory.mkdir(exist_ok=True)
+        handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            # A run that was killed has let go of the deploy lock, but its build may still be at work here; all of its
+            # steps end in time.
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if not self.complete(name):
+                self.build_alone(name, about, user)
+        finally:
+            os.close(handle)
+
+    def build_alone(self, name: str, about: dict[str, Any], user: pwd.struct_passwd) -> None:
+        """Build a release; nobody else builds meanwhile. Raises what `build` does."""
+        options = self.options
+        release = self.directory / name
+        shutil.rmtree(release, ignore_errors=True)
+        release.mkdir()
         (release / UNFINISHED).write_text("This release was never finished. The next run builds it anew.\n")
         code, venv = release / "code", release / "venv"
         self.bring(code)

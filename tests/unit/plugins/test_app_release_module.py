@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
+import getpass
 import json
 import multiprocessing
 import os
@@ -209,6 +211,24 @@ def test_a_release_whose_interpreter_went_with_an_upgrade_is_not_complete(tmp_pa
     python.unlink()
     python.symlink_to("/usr/bin/python3.0")
     assert not releases.complete("r")
+
+
+def test_a_build_that_a_killed_run_has_left_behind_is_waited_for_and_taken(tmp_path):
+    releases = releases_with(tmp_path, user=getpass.getuser())
+    releases.directory.mkdir(exist_ok=True)
+    other = os.open(releases.directory, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    build = threading.Thread(target=releases.build, args=("r", {}))
+    build.start()
+    build.join(0.3)
+    assert build.is_alive()
+    assert not (releases.directory / "r").exists(), "nothing of the other's is touched"
+    built = finished(releases, "r") / "code"
+    built.mkdir(exist_ok=True)
+    (built / "by-the-other").touch()
+    os.close(other)
+    build.join(10)
+    assert (built / "by-the-other").exists()
 
 
 # Installing

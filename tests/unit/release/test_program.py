@@ -104,6 +104,24 @@ def test_a_change_by_hand_waits_for_no_deploy_that_is_at_work(settings, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("words", "waits"), [(["--locked"], True), (["--locked", "--check"], False), (["--check"], False)]
+)
+def test_a_run_waits_for_the_switch_that_a_killed_run_has_left_behind(settings, monkeypatch, words, waits):
+    monkeypatch.setattr(host, "LOCK_SECONDS", 0.1)
+    arguments = program.parser().parse_args(["currents", "switch", *words])
+    with (settings.run / "sitekeeper/currents.switch.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        timer = threading.Timer(1, fcntl.flock, (other, fcntl.LOCK_UN))
+        timer.start()
+        with pytest.raises(ReleaseError) as refusal:
+            program.run(settings, arguments)
+        timer.cancel()
+        timer.join()
+    # Then it goes on, to find that there is nothing to switch to.
+    assert ("is at work" not in str(refusal.value)) is waits
+
+
+@pytest.mark.parametrize(
     ("change", "check", "words"),
     [
         ({}, False, "switch --json --locked"),

@@ -87,7 +87,9 @@ def run(settings: Settings, arguments: argparse.Namespace) -> Outcome:
     with contextlib.ExitStack() as locks:
         if not (arguments.locked or arguments.check):
             locks.enter_context(host.lock(lock.with_name(f"{settings.name}.deploy.lock"), arguments.who))
-        locks.enter_context(host.lock(lock, arguments.who))
+        # Who has the deploy lock and meets another switch all the same meets one whose run was killed.
+        left_behind = host.LEFT_BEHIND_SECONDS if arguments.locked and not arguments.check else None
+        locks.enter_context(host.lock(lock, arguments.who, left_behind))
         if arguments.command == "switch":
             retry, check, hold = arguments.retry_bad, arguments.check, arguments.hold
             return switch(settings, releases, arguments.who, retry_bad=retry, check=check, hold=hold)

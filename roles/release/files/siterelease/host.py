@@ -20,6 +20,8 @@ from siterelease.releases import now
 
 REQUEST_SECONDS = 10.0
 LOCK_SECONDS = 4.0
+#: For a switch that a killed run has left behind: it goes on by itself, and ends before this with any sensible app.
+LEFT_BEHIND_SECONDS = 600.0
 POLL_SECONDS = 0.2
 JOURNAL_LINES = 20
 
@@ -161,12 +163,13 @@ def last_lines(unit: str, since: str = "") -> str:
 
 
 @contextlib.contextmanager
-def lock(path: Path, who: str = "root") -> Iterator[None]:
+def lock(path: Path, who: str = "root", seconds: float | None = None) -> Iterator[None]:
     """Hold a lock for a while; the kernel frees it with the process.
 
     Args:
         path: the file; what it says while it is locked is the format of Ansible's module ``deploy_lock``.
         who: who wants it.
+        seconds: how long to wait for somebody else; LOCK_SECONDS unless told.
 
     Raises:
         ReleaseError: somebody else keeps it; with who that is.
@@ -174,7 +177,7 @@ def lock(path: Path, who: str = "root") -> Iterator[None]:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + LOCK_SECONDS
+        deadline = time.monotonic() + (LOCK_SECONDS if seconds is None else seconds)
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
