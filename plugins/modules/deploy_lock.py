@@ -84,7 +84,9 @@ def main() -> None:
     options = module.params
     path = Path(options["directory"], f"{options['name']}.deploy.lock")
     if module.check_mode:
-        module.exit_json(changed=False, warnings=look(options["name"], path))
+        for warning in look(options["name"], path):
+            module.warn(warning)
+        module.exit_json(changed=False)
     if options["anchor"] is None:
         module.fail_json(msg="deploy_lock: use it as a task; its action plugin gives the anchor")
     try:
