@@ -12,7 +12,12 @@ description:
 options:
   name: {description: The site; its deploy lock (M(deploy_lock)) is held by this run., type: str, required: true}
   action: {description: What to do., type: str, choices: [switch, rollback, list], required: true}
-  to: {description: The release to go back to; empty for the good one that was live last., type: str, default: ""}
+  to:
+    description:
+      - The release to go back to; empty for the good one that was live last.
+      - For C(switch) in check mode, the release that would have been brought; empty for the one that is there.
+    type: str
+    default: ""
   database: {description: Whether a rollback restores the database., type: bool, default: false}
   hold:
     description: Whether C(switch) leaves the switch itself for a later task, where a release serves visitors already.
@@ -55,6 +60,7 @@ def command(options: Mapping[str, Any], check: bool) -> list[str]:
     argv += ["--who", options["who"]] if options["who"] else []
     argv += ["--locked", *(["--check"] if check else [])]
     if options["action"] == "switch":
+        argv += ["--asked", options["to"]] if check and options["to"] else []
         argv += ["--hold"] if options["hold"] else []
         return [*argv, "--retry-bad"] if options["retry_bad"] else argv
     argv += ["--database"] if options["database"] else []

@@ -103,6 +103,17 @@ def test_a_change_by_hand_waits_for_no_deploy_that_is_at_work(settings, tmp_path
             program.run(settings, arguments)
 
 
+def test_a_dry_run_speaks_of_what_would_be_built_and_not_of_what_was_tried_before(settings, releases, build):
+    (build("bad") / "BAD").write_text("{}")
+    dry = ["currents", "switch", "--locked", "--check"]
+    with pytest.raises(ReleaseError, match="bad was marked bad"):
+        program.run(settings, program.parser().parse_args(dry))
+    outcome = program.run(settings, program.parser().parse_args([*dry, "--asked", "mended"]))
+    assert (outcome.changed, outcome.text) == (True, "mended would be proven, and become current")
+    with pytest.raises(ReleaseError, match="bad was marked bad"):
+        program.run(settings, program.parser().parse_args(["currents", "switch", "--locked", "--asked", "mended"]))
+
+
 @pytest.mark.parametrize(
     ("words", "waits"), [(["--locked"], True), (["--locked", "--check"], False), (["--check"], False)]
 )
@@ -127,6 +138,8 @@ def test_a_run_waits_for_the_switch_that_a_killed_run_has_left_behind(settings, 
         ({}, False, "switch --json --locked"),
         ({"who": "me@here", "retry_bad": True}, True, "switch --json --who me@here --locked --check --retry-bad"),
         ({"hold": True}, False, "switch --json --locked --hold"),
+        ({"to": "a"}, False, "switch --json --locked"),
+        ({"to": "a"}, True, "switch --json --locked --check --asked a"),
         ({"action": "rollback", "database": True, "to": "a"}, False, "rollback --json --locked --database a"),
         ({"action": "list", "who": "me"}, True, "list --json"),
     ],

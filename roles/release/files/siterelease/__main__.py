@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true", help="for programs")
     change = commands.add_parser("switch", help="prove the release that was built last and make it current")
     change.add_argument("--retry-bad", action="store_true", help="take one that was marked bad once more")
+    change.add_argument("--asked", metavar="ID", help="with --check: speak of a release that is still to be built")
     change.add_argument(
         "--hold", action="store_true", help="prove it; where a release serves, leave the switch for later"
     )
@@ -92,7 +93,8 @@ def run(settings: Settings, arguments: argparse.Namespace) -> Outcome:
         locks.enter_context(host.lock(lock, arguments.who, left_behind))
         if arguments.command == "switch":
             retry, check, hold = arguments.retry_bad, arguments.check, arguments.hold
-            return switch(settings, releases, arguments.who, retry_bad=retry, check=check, hold=hold)
+            asked = arguments.asked if check else None
+            return switch(settings, releases, arguments.who, retry_bad=retry, check=check, hold=hold, asked=asked)
         return rollback(
             settings, releases, arguments.to, arguments.who, restore=arguments.database, check=arguments.check
         )

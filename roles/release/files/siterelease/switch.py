@@ -28,7 +28,14 @@ class Outcome:
 
 
 def switch(
-    settings: Settings, releases: Releases, who: str, *, retry_bad: bool, check: bool, hold: bool = False
+    settings: Settings,
+    releases: Releases,
+    who: str,
+    *,
+    retry_bad: bool,
+    check: bool,
+    hold: bool = False,
+    asked: str | None = None,
 ) -> Outcome:
     """Prove the release that was built last, and make it the current one; nothing when it is that already.
 
@@ -39,14 +46,15 @@ def switch(
         retry_bad: take a release that was marked bad once more.
         check: only say what would be done.
         hold: do all but the switch where a release serves: other hosts of the site come first. The next call goes on.
+        asked: with ``check``, the release that would have been built; else it is the one that was.
 
     Raises:
         ReleaseError: the release is not sound; the one before serves, and has served all the time.
     """
     start = time.monotonic()
-    name, previous = releases.pointed("next"), releases.pointed("current")
+    name, previous = asked or releases.pointed("next"), releases.pointed("current")
     if check and not releases.complete(name):
-        return Outcome(True, "the first release would be proven, and become current")
+        return Outcome(True, f"{name or 'the first release'} would be proven, and become current")
     try:
         refuse(releases, name, previous, retry_bad=retry_bad)
     except ReleaseError as error:
