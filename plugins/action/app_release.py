@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
@@ -274,7 +273,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(f"app_wheelhouse: {error}") from error
         except (ValueError, OSError, tarfile.TarError) as error:
             raise AnsibleActionFail(f"the code cannot be had from app_source ({kind}): {error}") from error
-        seen = Seen(constants.DEFAULT_LOCAL_TMP, str((task_vars or {}).get("inventory_hostname", "")))
+        seen = Seen.of(task_vars)
         if name := there(seen, options):
             return {"changed": False, "release": name, "previous": name}
         seen.forget()

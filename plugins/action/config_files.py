@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.plugins.action import ActionBase
 
 # This repository is neither a collection nor installed: Ansible loads this file by path.
@@ -26,7 +25,7 @@ class ActionModule(ActionBase):
         """Run the action; see the module ``config_files`` for its options."""
         super().run(tmp, task_vars)
         entries = [*(self._task.args.get("directories") or []), *(self._task.args.get("files") or [])]
-        seen = Seen(constants.DEFAULT_LOCAL_TMP, str((task_vars or {}).get("inventory_hostname", "")))
+        seen = Seen.of(task_vars)
         if entries and all(seen.holds(entry) for entry in entries):
             return {"changed": False, "written": [], "diff": []}
         result = self._execute_module(task_vars=task_vars)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.plugins.action import ActionBase
 
 # This repository is neither a collection nor installed: Ansible loads this file by path.
@@ -19,19 +18,7 @@ from plugins.module_utils.host_look import Seen
 from plugins.module_utils.unit_plan import Wanted, is_stale, plan, unmet
 
 #: A unit that is to be stopped, or not to start at boot, is asked on the host.
-_SEEN = frozenset(
-    {
-        "name",
-        "socket",
-        "newer_files",
-        "started_with",
-        "socket_started_with",
-        "expect",
-        "health_url",
-        "health_timeout_seconds",
-        "hold",
-    }
-)
+_ASKED = frozenset({"state", "enabled"})
 
 
 class ActionModule(ActionBase):
@@ -43,8 +30,8 @@ class ActionModule(ActionBase):
         """Run the action; see the module ``converged_unit`` for its options."""
         super().run(tmp, task_vars)
         options = self._task.args
-        seen = Seen(constants.DEFAULT_LOCAL_TMP, str((task_vars or {}).get("inventory_hostname", "")))
-        if set(options) <= _SEEN and settled(seen, options):
+        seen = Seen.of(task_vars)
+        if not _ASKED & set(options) and settled(seen, options):
             return {"changed": False, "restarts": [], "steps": []}
         seen.forget()
         return self._execute_module(task_vars=task_vars)

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.plugins.action import ActionBase
 
 # This repository is neither a collection nor installed: Ansible loads this file by path.
@@ -38,13 +37,11 @@ class ActionModule(ActionBase):
             return {"changed": False}
 
         def on_host(lock: dict[str, Any]) -> dict[str, Any]:
-            about = {name: value for name, value in lock.items() if name != "keeper"}
             return self._execute_module(
                 module_name="deploy_lock",
-                module_args={**self._task.args, **about, "look_key": key},
+                module_args={**self._task.args, **lock, "look_key": key},
                 task_vars=task_vars,
             )
 
         result = on_host({}) if self._task.check_mode else with_lock(self, task_vars, on_host)
-        host = str(task_vars.get("inventory_hostname", ""))
-        return Seen(constants.DEFAULT_LOCAL_TMP, host).keep(list(self._task.args.get("look") or []), key, result)
+        return Seen.of(task_vars).keep(list(self._task.args.get("look") or []), key, result)

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
@@ -38,10 +37,8 @@ class ActionModule(ActionBase):
             options.pop("look_app", None)
 
         def on_host(lock: dict[str, Any]) -> dict[str, Any]:
-            about = {name: value for name, value in lock.items() if name != "keeper"}
-            words = {**options, "look_key": key, **({"lock": about} if about else {})}
+            words = {**options, "look_key": key, **({"lock": lock} if lock else {})}
             return self._execute_module(module_name="preflight", module_args=words, task_vars=task_vars)
 
         result = with_lock(self, task_vars, on_host) if locks else on_host({})
-        host = str(task_vars.get("inventory_hostname", ""))
-        return Seen(constants.DEFAULT_LOCAL_TMP, host).keep(list(options.get("look") or []), key, result)
+        return Seen.of(task_vars).keep(list(options.get("look") or []), key, result)

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.plugins.action import ActionBase
 
 # This repository is neither a collection nor installed: Ansible loads this file by path.
@@ -26,7 +25,7 @@ class ActionModule(ActionBase):
         """Run the action."""
         super().run(tmp, task_vars)
         names = self._task.args["name"]
-        seen = Seen(constants.DEFAULT_LOCAL_TMP, str((task_vars or {}).get("inventory_hostname", "")))
+        seen = Seen.of(task_vars)
         if seen.has_packages([names] if isinstance(names, str) else names):
             return {"changed": False}
         # It may bring another Python, or restart what runs.

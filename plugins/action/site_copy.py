@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.plugins.action import ActionBase
 
 # This repository is neither a collection nor installed: Ansible loads this file by path.
@@ -23,7 +22,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the action."""
         options = self._task.args
-        seen = Seen(constants.DEFAULT_LOCAL_TMP, str((task_vars or {}).get("inventory_hostname", "")))
+        seen = Seen.of(task_vars)
         attributes = {name: options[name] for name in ("owner", "group", "mode") if name in options}
         entry = {"path": options["dest"], **attributes, "content": Path(options["src"]).read_bytes()}
         if "mode" in options and seen.holds(entry):

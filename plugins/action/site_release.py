@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.plugins.action import ActionBase
 
 # This repository is neither a collection nor installed: Ansible loads this file by path.
@@ -38,7 +37,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Run the action; see the module ``site_release`` for its options."""
         super().run(tmp, task_vars)
-        seen = Seen(constants.DEFAULT_LOCAL_TMP, str((task_vars or {}).get("inventory_hostname", "")))
+        seen = Seen.of(task_vars)
         if self._task.args.get("action") == "switch" and (said := seen.app.get("release")):
             return {**said, **serves(said)}
         seen.forget()

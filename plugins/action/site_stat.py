@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ansible import constants
 from ansible.plugins.action import ActionBase
 
 # This repository is neither a collection nor installed: Ansible loads this file by path.
@@ -27,7 +26,7 @@ class ActionModule(ActionBase):
         """Run the action."""
         super().run(tmp, task_vars)
         path = str(self._task.args["path"])
-        seen = Seen(constants.DEFAULT_LOCAL_TMP, str((task_vars or {}).get("inventory_hostname", "")))
+        seen = Seen.of(task_vars)
         if (exists := seen.exists(path)) is not None:
             return {"changed": False, "stat": {"exists": exists}}
         options = {"path": path, "get_checksum": False, "get_mime": False, "get_attributes": False}

@@ -97,14 +97,26 @@ def _one(path: str, key: str) -> dict[str, dict[str, Any]]:
     return {path: {"kind": kind, "owner": owner, "group": group, "mode": mode, "content": content, "changed": changed}}
 
 
-def everything(
-    patterns: Sequence[str], key: str, units: Sequence[str] = (), app: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """Return what a module adds to its result: ``seen``, or nothing without a pattern."""
+#: What the modules are told that look.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "look": {"type": "list", "elements": "str", "default": []},
+    "look_units": {"type": "list", "elements": "str", "default": []},
+    "look_app": {"type": "dict", "default": {}},
+    "look_key": {"type": "str", "default": "", "no_log": True},
+}
+
+
+def everything(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a module adds to its result: ``seen``, or nothing without a pattern.
+
+    Args:
+        options: OPTIONS, and ``name``, the app's.
+    """
+    patterns, key, units, app = (options[name] for name in ("look", "look_key", "look_units", "look_app"))
     if not patterns:
         return {}
-    whole = (app or {}).get("units") or ()
-    app_look = AppLook(app or {})
+    whole = app.get("units") or ()
+    app_look = AppLook({**app, "name": options["name"]} if app else {})
     found: dict[str, Any] = {"paths": look(patterns, key), "packages": installed(), "units": looked_up(units, whole)}
     # To ask an app that does not run would start it, by its socket: that is for the task that says so.
     states = [found["units"].get(name, {}).get("state", {}) for name in whole]
@@ -166,6 +178,14 @@ def installed(status: Path = DPKG_STATUS) -> list[str]:
 
 class Seen:
     """What a run knows of one host, kept in the run's own temporary directory, which nobody else can read."""
+
+    @classmethod
+    def of(cls, task_vars: Mapping[str, Any] | None) -> Seen:
+        """Return what this run knows of the host of a task."""
+        # Only a controller has it; the modules of a host read this file too.
+        from ansible import constants  # noqa: PLC0415
+
+        return cls(constants.DEFAULT_LOCAL_TMP, str((task_vars or {}).get("inventory_hostname", "")))
 
     def __init__(self, directory: str, host: str) -> None:
         self._file = Path(directory) / f"host-look-{hashlib.sha256(host.encode()).hexdigest()[:16]}.json"

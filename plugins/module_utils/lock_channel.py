@@ -106,13 +106,17 @@ def with_lock(
     Args:
         action: the action plugin.
         task_vars: of its task.
-        on_host: runs the module with what it needs for the lock; ``anchor_gone`` in its result: the channel has ended.
+        on_host: runs the module with the lock's options; ``anchor_gone`` in its result: the channel has ended.
 
     Raises:
         AnsibleActionFail: there is no channel to the host.
     """
+
+    def ask(held: Mapping[str, Any]) -> dict[str, Any]:
+        return on_host({name: value for name, value in held.items() if name != "keeper"})
+
     held = held_by_this_run(task_vars)
-    result: dict[str, Any] = on_host(held) if held else {"anchor_gone": True}
+    result: dict[str, Any] = ask(held) if held else {"anchor_gone": True}
     if result.get("anchor_gone"):
         run = os.getppid()
         anchor = open_channel(run, channel_command(action))
@@ -123,9 +127,9 @@ def with_lock(
             "from": anchor["from"],
             "what": " ".join(Path(word).name for word in context.CLIARGS.get("args", ())),
             "patience_seconds": PATIENCE_SECONDS,
+            "keeper": anchor["keeper"],
         }
-        result = on_host(held)
-        held["keeper"] = anchor["keeper"]
+        result = ask(held)
         if result.pop("anchor_gone", False):
             raise AnsibleActionFail("the channel for the deploy lock ended at once: can the login user run bash?")
     return {**result, "ansible_facts": {**(result.get("ansible_facts") or {}), FACT: held}}

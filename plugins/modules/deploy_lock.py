@@ -59,7 +59,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.host_lock import DIRECTORY, Taken, look, take
-from ansible.module_utils.host_look import everything
+from ansible.module_utils.host_look import OPTIONS, everything
 
 
 def main() -> None:
@@ -74,10 +74,7 @@ def main() -> None:
             "what": {"type": "str", "default": ""},
             "patience_seconds": {"type": "int", "default": 0},
             "directory": {"type": "path", "default": DIRECTORY},
-            "look": {"type": "list", "elements": "str", "default": []},
-            "look_units": {"type": "list", "elements": "str", "default": []},
-            "look_app": {"type": "dict", "default": {}},
-            "look_key": {"type": "str", "default": "", "no_log": True},
+            **OPTIONS,
         },
         supports_check_mode=True,
     )
@@ -93,9 +90,7 @@ def main() -> None:
         taken = {} if take(options, path) else {"anchor_gone": True}
     except Taken as error:
         module.fail_json(msg=str(error))
-    app = {**options["look_app"], "name": options["name"]} if options["look_app"] else {}
-    looks = (options["look"], options["look_key"], options["look_units"], app)
-    module.exit_json(changed=False, **taken, **everything(*looks))
+    module.exit_json(changed=False, **taken, **everything(options))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.host_lock import DIRECTORY, Taken, take
-from ansible.module_utils.host_look import everything
+from ansible.module_utils.host_look import OPTIONS, everything
 
 SUPPORTED = {"ubuntu": ("22.04", "24.04", "26.04"), "debian": ("12", "13")}
 MACHINES_64_BIT = frozenset({"x86_64", "aarch64", "ppc64le", "s390x", "riscv64"})
@@ -351,10 +351,7 @@ def main() -> None:
             "memory_max": {"type": "str", "required": True},
             "adopting": {"type": "bool", "default": False},
             "disk_free_min": {"type": "str", "default": "1G"},
-            "look": {"type": "list", "elements": "str", "default": []},
-            "look_units": {"type": "list", "elements": "str", "default": []},
-            "look_app": {"type": "dict", "default": {}},
-            "look_key": {"type": "str", "default": "", "no_log": True},
+            **OPTIONS,
             "lock": {"type": "dict"},
         },
         supports_check_mode=True,
@@ -381,9 +378,7 @@ def main() -> None:
                 module.exit_json(**returned, anchor_gone=True)
         except Taken as error:
             module.fail_json(msg=str(error), **returned)
-    app = {**options["look_app"], "name": wanted.name} if options["look_app"] else {}
-    looks = (options["look"], options["look_key"], options["look_units"], app)
-    module.exit_json(**returned, **everything(*looks))
+    module.exit_json(**returned, **everything(options))
 
 
 if __name__ == "__main__":

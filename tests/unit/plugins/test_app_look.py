@@ -8,6 +8,7 @@ from threading import Thread
 from types import SimpleNamespace
 
 import pytest
+from ansible import constants
 from ansible.plugins.action import ActionBase
 
 from plugins.action import site_apt, site_release
@@ -114,8 +115,9 @@ def test_a_look_tells_what_is_not_as_it_should_be(host, says):
 def test_an_app_that_does_not_run_is_not_started_by_a_question(host, says, monkeypatch, active, asked):
     states = {"app.service": {"state": {"ActiveState": active}}, "app.socket": {"state": {"ActiveState": "active"}}}
     monkeypatch.setattr(host_look, "looked_up", lambda names, whole: states)
-    about = {"name": "app", "root": "/none", "python": "python3", "records": [], "health_url": f"{host.url}/health"}
-    found = host_look.everything(["/none"], "key", [], {**about, "units": list(states)})
+    about = {"root": "/none", "python": "python3", "records": [], "health_url": f"{host.url}/health"}
+    options = {"name": "app", "look": ["/none"], "look_key": "key", "look_units": []}
+    found = host_look.everything({**options, "look_app": {**about, "units": list(states)}})
     assert bool(found["seen"]["app"]["health"]) is asked
 
 
@@ -205,7 +207,7 @@ def test_another_release_is_asked_for(tmp_path, difference):
 def task(tmp_path, monkeypatch):
     """Run an action; returns its result, or "asked" when it called the host, and what is known of the app then."""
     monkeypatch.setattr(ActionBase, "run", lambda *words, **named: {})
-    monkeypatch.setattr(site_release.constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
     monkeypatch.setattr(ActionBase, "_execute_module", lambda *words, **named: "asked")
 
     def run(plugin, app, **arguments):

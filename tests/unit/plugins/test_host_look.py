@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from plugins.action.converged_unit import settled
-from plugins.module_utils.host_look import Seen, covers, everything, installed, look, looked_up, seal
+from plugins.module_utils.host_look import OPTIONS, Seen, covers, everything, installed, look, looked_up, seal
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 OWNER = {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
@@ -72,6 +72,10 @@ def seen(host, tmp_path):
     return Seen(str(tmp_path / "run"), "one")
 
 
+def options(**given):
+    return {**{name: about["default"] for name, about in OPTIONS.items()}, "name": "app", **given}
+
+
 def entry(path, **changes):
     return {"path": str(path), "mode": "0640", "content": "text", **OWNER, **changes}
 
@@ -122,7 +126,7 @@ def test_what_a_run_writes_is_forgotten(seen, host, tmp_path):
 
 def test_a_second_look_replaces_the_first(seen, host, tmp_path):
     (host / "sub/file").write_text("new")
-    seen.keep([f"{host}/**"], "key2", everything([f"{host}/**"], "key2"))
+    seen.keep([f"{host}/**"], "key2", everything(options(look=[f"{host}/**"], look_key="key2")))
     assert not Seen(str(tmp_path / "run"), "one").holds(entry(host / "sub/file"))
     assert Seen(str(tmp_path / "run"), "one").holds(entry(host / "sub/file", content="new"))
 
@@ -136,7 +140,7 @@ def test_nobody_else_reads_what_a_run_knows_and_no_content_is_in_it(seen, tmp_pa
 
 
 def test_without_a_pattern_nothing_is_looked_at():
-    assert everything([], "key") == {}
+    assert everything(options()) == {}
 
 
 def test_packages_are_there_when_dpkg_has_installed_them(tmp_path, seen):
