@@ -34,7 +34,7 @@ molecule: lab-ready ## Real machines: every scenario
 	$(VENV)/python tools/scenarios.py
 
 mutation: lab-ready ## Break what matters, line by line: do the tests notice? ARGS=--molecule for real machines too
-	$(VENV)/python tools/mutation.py $(ARGS)
+	$(VENV)/python -m tools.mutation $(ARGS)
 
 interrupt: lab-ready ## Kill deploys after each task, cut the power, compare the rerun; hours, kept in docs/interrupt.md
 	$(VENV)/python -m tools.interrupt $(ARGS)

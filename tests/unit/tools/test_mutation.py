@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from tools import mutation
-from tools.mutation import LIST, ListError, Mutation, check, load, main, page, snapshot, without_effect
+from tools.mutation import main, page, snapshot
+from tools.mutation_list import LIST, ListError, Mutation, check, load, without_effect
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 APP = '"""A keeper."""\n\nlimit = 5\nunit = "Restart=always"\npause = 0\n'
@@ -82,11 +83,15 @@ def repository(tmp_path):
     return write
 
 
+#: As make runs it.
+PROGRAM = (sys.executable, "-m", "tools.mutation")
+
+
 def run(top, *words):
     """Run the program as make does; return exit code and output."""
-    program = REPOSITORY / "tools/mutation.py"
     done = subprocess.run(
-        [sys.executable, str(program), "--root", str(top), *words],
+        [*PROGRAM, "--root", str(top), *words],
+        cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
@@ -248,9 +253,8 @@ def test_a_scenario_is_run_when_asked_for_and_for_what_nobody_else_noticed(repos
 def test_an_interrupt_ends_the_tests_and_leaves_no_result(repository):
     top = repository(HANG, seconds=100)
     (top / "tests/test_app.py").write_text(TESTS.replace('"pid"', repr(str(top / "pid"))))
-    program = REPOSITORY / "tools/mutation.py"
     with (top / "said").open("w") as said:
-        process = subprocess.Popen([sys.executable, str(program), "--root", str(top)], stdout=said, stderr=said)
+        process = subprocess.Popen([*PROGRAM, "--root", str(top)], cwd=REPOSITORY, stdout=said, stderr=said)
     deadline = time.monotonic() + 60
     # The control writes it first; the mutant hangs with another number in it.
     control = None
