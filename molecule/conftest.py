@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tools.load import Ask, Load
 
+REPOSITORY = Path(__file__).resolve().parents[1]
+#: The longest a playbook may take: a deploy on several machines whose processors are emulated.
+RUN_SECONDS = 1200
 #: Visitors a second: what an emulated processor serves beside everything else.
 VISITORS = 4.0
 #: Units that no fault of the app may touch.
@@ -65,6 +71,14 @@ class Site:
             return False
 
 
+@dataclass(frozen=True)
+class Run:
+    """How a playbook ended."""
+
+    code: int
+    output: str
+
+
 def poll_until(true: Callable[[], object], seconds: float, what: str) -> float:
     """Ask until it is true and return the seconds that took; fail at the deadline."""
     start = time.monotonic()
@@ -86,15 +100,67 @@ def poll() -> Callable[..., float]:
 
 
 @pytest.fixture
+def scenario(request) -> Path:
+    """The directory of the scenario that this test is of."""
+    return next(path for path in request.path.parents if (path / "inventory").is_dir())
+
+
+@pytest.fixture
+def words(scenario) -> Callable[..., list[str]]:
+    """Put together the command line of a playbook, as an operator types it."""
+
+    def put(name: str, *arguments: str, **variables: object) -> list[str]:
+        more = [word for key, value in variables.items() for word in ("-e", json.dumps({key: value}))]
+        return ["ansible-playbook", "-i", str(scenario / "inventory"), f"playbooks/{name}.yml", *arguments, *more]
+
+    return put
+
+
+@pytest.fixture
+def playbook(words) -> Callable[..., Run]:
+    """Run a playbook against the scenario's machines."""
+
+    def run(name: str, *arguments: str, **variables: object) -> Run:
+        done = subprocess.run(
+            words(name, *arguments, **variables),
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=RUN_SECONDS,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout)
+
+    return run
+
+
+@pytest.fixture
+def changed(tmp_path) -> Callable[[str], str]:
+    """Make a copy of the example app with text put at the end of app.py; return where it is."""
+
+    def make(text: str = "") -> str:
+        # Another release each time, also when the sentences are run twice on the same machines.
+        name = str(uuid.uuid4())
+        code = tmp_path / name
+        shutil.copytree(REPOSITORY / "examples/currents", code, ignore=shutil.ignore_patterns("__pycache__", "*.db*"))
+        with (code / "app.py").open("a") as file:
+            file.write(f"\n# {name}\n{text}")
+        return str(code)
+
+    return make
+
+
+@pytest.fixture
 def entry(host) -> str:
     """The inventory entry that this test looks at."""
     return host.backend.get_pytest_id().removeprefix("ansible://")
 
 
 @pytest.fixture
-def site(request, entry) -> Site:
+def site(scenario, entry) -> Site:
     """The site of that entry, from what the scenario's create step wrote down."""
-    scenario = next(path for path in request.path.parents if (path / "inventory").is_dir())
     port = hosts(scenario, "hosts.yml")[entry].get("app_port", 5555)
     forwards = hosts(scenario, "machines.yml")[entry]["machine_forwards"]
     return Site(entry, f"http://127.0.0.1:{forwards[str(port)]}")
@@ -182,9 +248,8 @@ def well(site, workers, bystanders, poll) -> Iterator[None]:
 
 
 @pytest.fixture
-def machine(request, entry) -> str:
+def machine(scenario, entry) -> str:
     """The lab's name of the machine."""
-    scenario = next(path for path in request.path.parents if (path / "inventory").is_dir())
     return hosts(scenario, "machines.yml")[entry]["machine_name"]
 
 

@@ -97,6 +97,9 @@ def _one(path: str, key: str) -> dict[str, dict[str, Any]]:
     return {path: {"kind": kind, "owner": owner, "group": group, "mode": mode, "content": content, "changed": changed}}
 
 
+MACHINE = (Path("/proc/sys/kernel/random/boot_id"), Path("/etc/machine-id"))
+#: What a run knows of a host that it has not looked at.
+NOTHING = {"machine": "", "patterns": [], "key": "", "paths": {}, "packages": [], "units": {}, "app": {}}
 #: What the modules are told that look.
 OPTIONS: dict[str, dict[str, Any]] = {
     "look": {"type": "list", "elements": "str", "default": []},
@@ -121,7 +124,15 @@ def everything(options: Mapping[str, Any]) -> dict[str, Any]:
     # To ask an app that does not run would start it, by its socket: that is for the task that says so.
     states = [found["units"].get(name, {}).get("state", {}) for name in whole]
     runs = all(state.get("ActiveState") == "active" for state in states)
-    return {"seen": {**found, "app": app_look.state(well=runs)}}
+    return {"seen": {**found, "machine": machine(), "app": app_look.state(well=runs)}}
+
+
+def machine(files: Sequence[Path] = MACHINE) -> str:
+    """Return what tells this machine from others, whatever names it has in an inventory.
+
+    Containers share the boot id of their kernel, copies of a machine its machine-id: nothing shares both.
+    """
+    return " ".join(file.read_text(encoding="ascii").strip() for file in files if file.exists())
 
 
 def looked_up(names: Sequence[str], whole: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -189,10 +200,13 @@ class Seen:
 
     def __init__(self, directory: str, host: str) -> None:
         self._file = Path(directory) / f"host-look-{hashlib.sha256(host.encode()).hexdigest()[:16]}.json"
+        known: dict[str, Any]
         try:
             known = json.loads(self._file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            known = {"patterns": [], "key": "", "paths": {}, "packages": [], "units": {}, "app": {}}
+            known = dict(NOTHING)
+        #: See `machine`.
+        self.machine: str = known["machine"]
         self.patterns: Sequence[str] = known["patterns"]
         self.key: str = known["key"]
         self.paths: dict[str, dict[str, Any]] = known["paths"]
@@ -206,23 +220,32 @@ class Seen:
         if found := result.pop("seen", None):
             self.patterns, self.key = patterns, key
             self.paths, self.packages, self.units = found["paths"], found["packages"], found["units"]
-            self.app = found["app"]
+            self.machine, self.app = found["machine"], found["app"]
             self._write()
         return result
 
     def _write(self) -> None:
+        self._put(self._file, {name: getattr(self, name) for name in NOTHING})
+
+    @staticmethod
+    def _put(file: Path, known: Mapping[str, Any]) -> None:
         """Write it by rename: a run may work on a host in several processes."""
-        known = {name: getattr(self, name) for name in ("patterns", "key", "paths", "packages", "units", "app")}
-        fresh = self._file.with_name(f"{self._file.name}.{os.getpid()}")
+        fresh = file.with_name(f"{file.name}.{os.getpid()}")
         fresh.touch(mode=0o600)
         fresh.write_text(json.dumps(known), encoding="utf-8")
-        fresh.replace(self._file)
+        fresh.replace(file)
 
     def forget(self, paths: Iterable[str] = ()) -> None:
-        """Leave the paths that this run writes, and the app that it may have changed, to whoever asks next."""
+        """Leave the paths that this run writes, and the app that it may have changed, to whoever asks next.
+
+        The inventory's other apps on the same machine have to be asked for anew, with all that was seen for them.
+        """
         gone, self.app = set(paths), {}
         self.patterns = [pattern for pattern in self.patterns if not any(covers(pattern, path) for path in gone)]
         self._write()
+        for other in self._file.parent.glob("host-look-*.json"):
+            if other != self._file and json.loads(other.read_text(encoding="utf-8"))["machine"] == self.machine:
+                self._put(other, {**NOTHING, "machine": self.machine})
 
     def knows(self, path: str) -> bool:
         """Tell whether it was looked for."""

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
-import shutil
 import signal
 import subprocess
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,12 +16,14 @@ from lab.qemu import host_accelerator
 from tools.load import Ask, Load
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+#: How long the visitors may come: a sentence runs several playbooks.
+VISIT_SECONDS = 3600
+#: The longest until a deploy drains its first host: it is built and proven on all of them before.
+DRAIN_SECONDS = 1200
 INVENTORY = Path(__file__).resolve().parents[1] / "inventory"
 WEBS = ("web1", "web2")
-RUN_SECONDS = 1200
 #: Visitors a second at the balancer: three emulated machines, with a deploy at work in them, serve no more.
 RATE = 20.0 if host_accelerator().name == "kvm" else 4.0
-numbers = itertools.count(1)
 #: Prints "NAME op_state admin_state" of each server, as haproxy says it.
 STATES = (
     "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); "
@@ -36,66 +33,17 @@ STATES = (
 )
 
 
-@dataclass(frozen=True)
-class Run:
-    """How a playbook ended."""
-
-    code: int
-    output: str
-
-
-def command(name: str, *arguments: str, **variables: object) -> list[str]:
-    """Return the command line of a playbook."""
-    words = [word for key, value in variables.items() for word in ("-e", json.dumps({key: value}))]
-    return ["ansible-playbook", "-i", str(INVENTORY), f"playbooks/{name}.yml", *arguments, *words]
-
-
 @pytest.fixture
-def playbook() -> Callable[..., Run]:
-    """Run a playbook against the scenario's machines."""
-
-    def run(name: str, *arguments: str, **variables: object) -> Run:
-        done = subprocess.run(
-            command(name, *arguments, **variables),
-            cwd=REPOSITORY,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=RUN_SECONDS,
-            check=False,
-        )
-        return Run(done.returncode, done.stdout)
-
-    return run
-
-
-@pytest.fixture
-def changed(tmp_path) -> Callable[[str], str]:
-    """Make a copy of the example app with text put at the end of app.py; return where it is."""
-
-    def make(text: str = "") -> str:
-        code = tmp_path / f"code-{next(numbers)}"
-        shutil.copytree(REPOSITORY / "examples/currents", code, ignore=shutil.ignore_patterns("__pycache__", "*.db*"))
-        with (code / "app.py").open("a") as file:
-            # Another release each time, also when the sentences are run twice on the same machines.
-            file.write(f"\n# {uuid.uuid4()}\n{text}")
-        return str(code)
-
-    return make
-
-
-@pytest.fixture
-def killed(poll, states) -> Callable[..., None]:
+def killed(words, poll, states) -> Callable[..., None]:
     """Begin a deploy, and kill it as soon as a host is drained."""
 
-    def run(**variables: object) -> None:
-        words = command("deploy", **variables)
-        with subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.DEVNULL, start_new_session=True) as process:
-            poll(lambda: any(drained for _, drained in states().values()), RUN_SECONDS, "a drained host")
+    def begin(**variables: object) -> None:
+        run = words("deploy", **variables)
+        with subprocess.Popen(run, cwd=REPOSITORY, stdout=subprocess.DEVNULL, start_new_session=True) as process:
+            poll(lambda: any(drained for _, drained in states().values()), DRAIN_SECONDS, "a drained host")
             os.killpg(process.pid, signal.SIGKILL)
 
-    return run
+    return begin
 
 
 def machine(name: str):
@@ -136,7 +84,7 @@ def url() -> str:
 @pytest.fixture
 def visitors(url) -> Callable[[], Load]:
     """Start visitors who come at a steady rate."""
-    return lambda: Load(Ask(url, path="/api/hero"), rate=RATE, seconds=RUN_SECONDS)
+    return lambda: Load(Ask(url, path="/api/hero"), rate=RATE, seconds=VISIT_SECONDS)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from plugins.action.converged_unit import settled
-from plugins.module_utils.host_look import OPTIONS, Seen, covers, everything, installed, look, looked_up, seal
+from plugins.module_utils.host_look import OPTIONS, Seen, covers, everything, installed, look, looked_up, machine, seal
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 OWNER = {"owner": pwd.getpwuid(os.getuid()).pw_name, "group": grp.getgrgid(os.getgid()).gr_name}
@@ -65,7 +65,13 @@ def seen(host, tmp_path):
     (tmp_path / "run").mkdir()
     patterns = [f"{host}/**"]
     found = {
-        "seen": {"paths": look(patterns, "key"), "packages": ["cron", "tzdata"], "units": {}, "app": {"links": {}}},
+        "seen": {
+            "machine": "this",
+            "paths": look(patterns, "key"),
+            "packages": ["cron", "tzdata"],
+            "units": {},
+            "app": {"links": {}},
+        },
         "changed": False,
     }
     assert Seen(str(tmp_path / "run"), "one").keep(patterns, "key", found) == {"changed": False}
@@ -122,6 +128,30 @@ def test_what_a_run_writes_is_forgotten(seen, host, tmp_path):
         assert not known.app, "it may have been changed by what was written"
         assert known.exists(str(host / "sub/file")) is None
         assert not known.holds(entry(host / "sub/file"))
+
+
+@pytest.mark.parametrize(("name", "known"), [("this", False), ("another", True)])
+def test_what_a_run_writes_for_one_app_is_forgotten_of_all_apps_on_that_machine(seen, host, tmp_path, name, known):
+    run = str(tmp_path / "run")
+    found = {"paths": look([f"{host}/**"], "key"), "packages": ["cron"], "units": {}, "app": {"links": {}}}
+    Seen(run, "two").keep([f"{host}/**"], "key", {"seen": {**found, "machine": name}})
+    assert Seen(run, "two").holds(entry(host / "sub/file"))
+    seen.forget(["/elsewhere"])
+    two = Seen(run, "two")
+    assert (two.holds(entry(host / "sub/file")), two.has_packages(["cron"]), bool(two.app)) == (known,) * 3
+    assert Seen(run, "one").holds(entry(host / "sub/file")), "of its own only what it writes"
+    # Nothing is known of it, but still where it is: what it writes is forgotten of the first too.
+    two.forget()
+    assert Seen(run, "one").holds(entry(host / "sub/file")) is known
+
+
+def test_a_machine_is_told_by_what_no_other_shares(tmp_path):
+    boot, identity = tmp_path / "boot_id", tmp_path / "machine-id"
+    boot.write_text("b\n")
+    assert machine([boot, identity]) == "b", "a container may have no machine-id"
+    identity.write_text("m\n")
+    assert machine([boot, identity]) == "b m"
+    assert everything(options(look=["/none"], look_key="key"))["seen"]["machine"] == machine() != ""
 
 
 def test_a_second_look_replaces_the_first(seen, host, tmp_path):
