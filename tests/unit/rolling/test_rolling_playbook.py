@@ -166,6 +166,16 @@ def test_the_first_failure_ends_the_roll_and_the_host_is_filled_again(play):
     assert re.search(r"(?m)^web3 +old +new waits$", shown)
 
 
+def test_one_failure_in_a_batch_ends_the_roll_though_the_others_of_the_batch_are_well(play):
+    # A batch of which every host has failed ends a play by itself; of one host that is always so.
+    answers = {"web1 release switch": {"failed": True, "msg": "taken back"}}
+    code, _, lines = play(pending=ALL, answers=answers, rolling_batch=2)
+    assert code != 0
+    assert [line for line in lines if line.startswith("web3") and line.endswith(("drained", "switch"))] == []
+    rest = after_proof(lines)
+    assert {"web1 balancer_server ready", "web2 balancer_server ready"} <= set(rest), "both are filled again"
+
+
 def test_a_release_that_is_not_sound_on_one_host_is_switched_to_on_none(play):
     answers = {"web2 release main": {"failed": True, "msg": "/login of app_smoke_paths: it answers 500"}}
     code, output, lines = play(pending=[ALL[0], ALL[2]], answers=answers)
