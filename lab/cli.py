@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="ports of the guest to reach from here",
     )
     up.add_argument("--network", metavar="LAN", help="join the private network of this name")
+    up.add_argument("--packages", default="", metavar="A,B", help="packages to have installed")
     up.add_argument("--seed-packages", default="", metavar="A,B", help="packages to have downloaded, not installed")
     up.add_argument("--json", action="store_true", help="print where the machine is as JSON")
     for name, text, handler in (
@@ -98,6 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Return the names between commas, each once."""
+    return tuple(sorted({name for name in text.split(",") if name}))
+
+
 def definition_from(arguments: argparse.Namespace) -> Definition:
     """Turn the options of `up` into a definition; raise UsageError for the impossible ones."""
     if arguments.memory < 256:
@@ -114,7 +120,8 @@ def definition_from(arguments: argparse.Namespace) -> Definition:
         cores=arguments.cores,
         forwards=tuple(sorted({parse_port(port) for port in arguments.forward} - {22})),
         network=check_name(arguments.network, "network") if arguments.network else None,
-        seed_packages=tuple(sorted({name for name in arguments.seed_packages.split(",") if name})),
+        packages=parse_names(arguments.packages),
+        seed_packages=parse_names(arguments.seed_packages),
     )
 
 

@@ -16,6 +16,7 @@ class Definition:
     cores: int = 2
     forwards: tuple[int, ...] = ()
     network: str | None = None
+    packages: tuple[str, ...] = ()
     seed_packages: tuple[str, ...] = ()
 
 
@@ -39,7 +40,7 @@ class Record:
         """Read what `to_json` wrote; raises ValueError, KeyError or TypeError for anything else."""
         data = json.loads(text)
         definition = data["definition"]
-        for key in ("forwards", "seed_packages"):
+        for key in ("forwards", "packages", "seed_packages"):
             definition[key] = tuple(definition[key])
         ports = {int(guest): int(host) for guest, host in data["ports"].items()}
         return cls(**{**data, "definition": Definition(**definition), "ports": ports})

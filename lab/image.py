@@ -34,6 +34,9 @@ class ImageSpec:
     release: Release
     sources: tuple[str, ...]
     disk_bytes: int
+    #: installed besides what the lab needs
+    packages: tuple[str, ...]
+    #: downloaded, not installed
     seed_packages: tuple[str, ...]
     files: Mapping[str, str]
     recipe: str
@@ -43,6 +46,7 @@ class ImageSpec:
         """Return a short hash: two specs with the same one give the same machine."""
         content = {
             "release": [self.release.suite, *self.release.packages],
+            "packages": self.packages,
             "sources": self.sources,
             "disk_bytes": self.disk_bytes,
             "seed_packages": self.seed_packages,
@@ -102,7 +106,9 @@ def read_certificates(directory: Path = _CERTIFICATES) -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted(directory.glob("*.crt")) if path.is_file()}
 
 
-def make_spec(home: Home, image: str, disk_bytes: int, seed_packages: Sequence[str]) -> ImageSpec:
+def make_spec(
+    home: Home, image: str, disk_bytes: int, packages: Sequence[str], seed_packages: Sequence[str]
+) -> ImageSpec:
     """Collect what goes into the image called `image` on this computer."""
     release = find_release(image)
     public_key = lab_key(home).with_name("lab_ed25519.pub").read_text()
@@ -110,6 +116,7 @@ def make_spec(home: Home, image: str, disk_bytes: int, seed_packages: Sequence[s
         release=release,
         sources=tuple(source_lines(release, host_mirrors())),
         disk_bytes=disk_bytes,
+        packages=tuple(sorted(set(packages))),
         seed_packages=tuple(sorted(set(seed_packages))),
         files=image_files(public_key, read_certificates()),
         recipe=(_HERE / "customize.sh").read_text() + (_HERE / "diskimage.sh").read_text(),
@@ -168,7 +175,7 @@ def mmdebstrap_argv(spec: ImageSpec, keyring: Path, draft: Path, packages: Path)
         "mmdebstrap",
         "--variant=minbase",
         "--format=null",
-        f"--include={','.join(spec.release.packages)}",
+        f"--include={','.join([*spec.release.packages, *spec.packages])}",
         f"--keyring={keyring}",
         # Packages and lists are wanted in the image and in the cache; customize.sh sorts them out.
         "--skip=cleanup/apt,download/empty,essential/unlink",

@@ -209,7 +209,9 @@ class Machine:
         return record
 
     def _make(self, definition: Definition) -> Record:
-        spec = make_spec(self.home, definition.image, definition.disk_bytes, definition.seed_packages)
+        spec = make_spec(
+            self.home, definition.image, definition.disk_bytes, definition.packages, definition.seed_packages
+        )
         image = ensure_image(self.home, spec)
         self.directory.mkdir(parents=True, mode=0o700)
         check_room(self.directory, _ROOM_FOR_MACHINE)

@@ -37,8 +37,8 @@ def test_options_become_a_definition():
     assert up() == Definition()
     assert up(
         "--image", "debian13", "--memory", "1024", "--disk", "4G", "--cores", "1", "--forward", "80", "5555",
-        "--forward", "80", "--network", "wire", "--seed-packages", "logrotate,cron,",
-    ) == Definition("debian13", 1024, 4 << 30, 1, (80, 5555), "wire", ("cron", "logrotate"))  # fmt: skip
+        "--forward", "80", "--network", "wire", "--packages", "haproxy", "--seed-packages", "logrotate,cron,",
+    ) == Definition("debian13", 1024, 4 << 30, 1, (80, 5555), "wire", ("haproxy",), ("cron", "logrotate"))  # fmt: skip
 
 
 @pytest.mark.parametrize(

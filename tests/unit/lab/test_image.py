@@ -17,6 +17,7 @@ SPEC = image.ImageSpec(
     release=releases.find_release("debian12"),
     sources=("deb http://other.example/debian bookworm main",),
     disk_bytes=8 << 30,
+    packages=("curl",),
     seed_packages=("cron",),
     files=guestfiles.image_files("ssh-ed25519 AAA lab\n", {"own.crt": "CERTIFICATE"}),
     recipe="recipe",
@@ -29,6 +30,7 @@ SPEC = image.ImageSpec(
         {"release": releases.find_release("debian13")},
         {"sources": ("deb http://mirror.example/debian bookworm main",)},
         {"disk_bytes": 4 << 30},
+        {"packages": ()},
         {"seed_packages": ("cron", "logrotate")},
         {"files": {**SPEC.files, "usr/local/share/ca-certificates/own.crt": "ANOTHER"}},
         {"recipe": "another recipe"},
@@ -70,6 +72,13 @@ def test_mmdebstrap_gets_the_keyring_and_every_suite():
     assert "--keyring=/keys.gpg" in argv
     assert argv[-len(SPEC.sources) :] == list(SPEC.sources)
     assert argv[argv.index("bookworm") + 1] == "-"
+
+
+def test_packages_that_were_asked_for_are_installed_and_seeds_are_not():
+    (included,) = (
+        word for word in image.mmdebstrap_argv(SPEC, Path("/k"), Path("/d"), Path("/p")) if "include" in word
+    )
+    assert included == f"--include={','.join([*SPEC.release.packages, 'curl'])}"
 
 
 def test_mirrors_are_read_from_both_forms_of_apt_sources():
