@@ -40,6 +40,8 @@ class Record:
         """Read what `to_json` wrote; raises ValueError, KeyError or TypeError for anything else."""
         data = json.loads(text)
         definition = data["definition"]
+        # A machine that was made before there was this option still runs, and has to be found.
+        definition.setdefault("packages", [])
         for key in ("forwards", "packages", "seed_packages"):
             definition[key] = tuple(definition[key])
         ports = {int(guest): int(host) for guest, host in data["ports"].items()}

@@ -33,6 +33,15 @@ def up(*options: str) -> Definition:
     return cli.definition_from(cli.build_parser().parse_args(["up", "one", *options]))
 
 
+def test_a_machine_from_before_an_option_is_found(home: Home):
+    record = stopped_machine(home, "one")
+    file = home.machine("one") / "machine.json"
+    old = json.loads(file.read_text())
+    del old["definition"]["packages"]
+    file.write_text(json.dumps(old))
+    assert Record.from_json(file.read_text()) == record
+
+
 def test_options_become_a_definition():
     assert up() == Definition()
     assert up(
