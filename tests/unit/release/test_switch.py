@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from dataclasses import replace
 
 import pytest
@@ -67,7 +68,7 @@ def test_a_deploy_does_everything_in_order(settings, releases, build, systemd, r
         "systemctl restart currents-trial.service",
         "systemctl stop currents-trial.socket currents-trial.service",
         "link current",
-        next(words for words in order if words.startswith("systemd-run")),
+        "systemctl enable --now --quiet --no-reload currents-watch.service",
         "systemctl restart currents.service",
         "link trial",
         "systemctl start currents-task.service",
@@ -300,10 +301,25 @@ def test_a_rollback_to_what_is_not_well_any_more_is_recorded_and_names_the_other
 
 def test_a_release_that_cannot_be_watched_is_taken_back(settings, releases, build, systemd, running):
     build("second")
-    systemd.failing["systemd-run"] = "no"
+    systemd.failing["enable --now --quiet --no-reload currents-watch.service"] = "no"
     with pytest.raises(ReleaseError, match="taken back; one serves again"):
         deploy(settings, releases)
     assert releases.pointed("current") == "one"
+
+
+def test_what_is_to_be_watched_is_on_the_disk_before_the_switch_and_no_longer_than_its_release(
+    settings, releases, build, systemd, running
+):
+    build("second")
+    written = []
+    original = releases.point
+    releases.point = lambda link, name: (written.append((link, settings.watched.exists())), original(link, name))
+    deploy(settings, releases)
+    assert ("current", True) in written, "the power may fail right after it"
+    assert json.loads(settings.watched.read_text()) == {"release": "second", "previous": "one"}
+    systemd.asked.clear()
+    rollback(settings, releases, "", "me", restore=False, check=False)
+    assert not settings.watched.exists()
 
 
 def test_a_dry_rollback_changes_nothing(settings, releases, build, systemd, running):

@@ -98,12 +98,14 @@ def clock(monkeypatch):
 
 
 def run(settings, releases):
-    return watch.watch(settings, releases, "new", "old", settings.run / "lock")
+    settings.watched.write_text('{"release": "new", "previous": "old"}')
+    return watch.watch(settings, releases, settings.run / "lock")
 
 
 def test_a_good_release_is_recorded_when_the_time_is_over(settings, releases, systemd, app, two, clock):
     assert run(settings, releases) == "new is good"
     assert clock[0] >= settings.watch_seconds
+    assert not settings.watched.exists(), "the next boot watches nothing"
     assert releases.records()[-1]["result"] == "good"
     assert not any("restart" in words for words in systemd.asked)
 
@@ -121,6 +123,7 @@ def test_a_bad_release_is_taken_back_by_the_watch_itself(settings, releases, sys
 
     monkeypatch.setattr(host, "ask", ill)
     assert run(settings, releases).startswith("new was taken back: not well for")
+    assert not settings.watched.exists()
     assert releases.pointed("current") == "old"
     assert "health status 503" in releases.look("new").why
     assert sum("restart currents.service" in words for words in systemd.asked) == 1
@@ -130,6 +133,27 @@ def test_a_watch_ends_when_another_release_is_current(settings, releases, system
     releases.point("current", "old")
     assert run(settings, releases) == "new is not current any more"
     assert releases.look("new").state == "good"
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"release": "new"}'])
+def test_without_a_word_of_the_last_switch_there_is_nothing_to_watch(settings, releases, systemd, app, two, content):
+    if content is not None:
+        settings.watched.write_text(content)
+    assert watch.watch(settings, releases, settings.run / "lock") == "there is nothing to watch"
+
+
+def test_a_watch_that_a_reboot_ended_begins_anew_and_keeps_its_word_meanwhile(
+    settings, releases, systemd, app, two, clock, monkeypatch
+):
+    def power_fails(seconds):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as until_then:
+        until_then.setattr(watch.time, "sleep", power_fails)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, releases)
+    assert watch.watch(settings, releases, settings.run / "lock") == "new is good"
+    assert clock[0] >= settings.watch_seconds, "for the whole time"
 
 
 def test_a_watch_leaves_releases_alone_while_somebody_else_changes_them(

@@ -43,9 +43,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--locked", action="store_true", help="the caller holds the deploy lock")
         one.add_argument("--check", action="store_true", help="only say what would be done")
         one.add_argument("--json", action="store_true", help="for programs")
-    watching = commands.add_parser("watch", help="watch a release after the switch")
-    watching.add_argument("release")
-    watching.add_argument("previous")
+    commands.add_parser("watch", help="watch what the last switch left to be watched")
     return top
 
 
@@ -84,7 +82,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> Outcome:
     if arguments.command == "list":
         return listed(settings, releases)
     if arguments.command == "watch":
-        return Outcome(False, watch(settings, releases, arguments.release, arguments.previous, lock))
+        return Outcome(False, watch(settings, releases, lock))
     with contextlib.ExitStack() as locks:
         if not (arguments.locked or arguments.check):
             locks.enter_context(host.lock(lock.with_name(f"{settings.name}.deploy.lock"), arguments.who))

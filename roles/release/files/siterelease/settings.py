@@ -68,6 +68,11 @@ class Settings:
         return f"{self.name}-watch.service"
 
     @property
+    def watched(self) -> Path:
+        """What is to be watched, and what to go back to; there for as long as the watch is not over."""
+        return self.root / "watch.json"
+
+    @property
     def operations(self) -> str:
         """Where the app's master tells how the app is, whatever port or socket visitors come through."""
         return f"{self.run}/{self.name}/operations.sock"

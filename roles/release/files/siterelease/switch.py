@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import os
 import time
 from dataclasses import dataclass, field
@@ -11,10 +12,8 @@ from typing import Any
 
 from siterelease import database, host, snapshot, trial
 from siterelease.host import ReleaseError
-from siterelease.releases import BAD, HELD, LIVE, Releases, now
+from siterelease.releases import BAD, HELD, LIVE, Releases, now, replace
 from siterelease.settings import Settings
-
-PROGRAM = "/usr/local/lib/sitekeeper/release"
 
 
 @dataclass
@@ -160,15 +159,19 @@ def go_live(settings: Settings, releases: Releases, name: str, previous: str) ->
         ReleaseError: it was taken back.
     """
     running = serves(settings)
+    watched = running and previous and settings.watch_seconds > 0
     releases.write(name, LIVE, {"last": time.time(), "at": now()})
+    if watched:
+        # Before the switch: when the power fails right after it, the next boot watches.
+        replace(settings.watched, json.dumps({"release": name, "previous": previous}) + "\n")
     releases.point("current", name)
     if not running:
         # The first deploy: units and socket are started by whoever installs them.
         return Outcome(True, f"{name} is current")
     restarts = [{"unit": settings.unit, "action": "restart", "why": f"release {name}"}]
     try:
-        if previous and settings.watch_seconds > 0:
-            start_watch(settings, name, previous)
+        if watched:
+            start_watch(settings)
         restart(settings)
         for command in settings.after_switch:
             trial.run_task(settings, releases, name, command, f"release_after_switch `{command}`")
@@ -320,20 +323,20 @@ def minutes_since(moment: str) -> float:
     return (datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(moment)).total_seconds() / 60
 
 
-def start_watch(settings: Settings, name: str, previous: str) -> None:
-    """Watch a release from a unit of its own: neither the controller nor ssh has to stay.
+def start_watch(settings: Settings) -> None:
+    """Watch the release from a unit of its own: neither the controller nor ssh has to stay, and a reboot may come.
 
     Raises:
         ReleaseError: systemd does not start it.
     """
-    argv = [f"--unit={settings.watch_unit}", "--collect", "--quiet", f"--description=Watch release {name}"]
-    status, said = host.run(["systemd-run", *argv, PROGRAM, settings.name, "watch", name, previous], 30.0)
+    status, said = host.run(["systemctl", "enable", "--now", "--quiet", "--no-reload", settings.watch_unit], 30.0)
     if status != 0:
         raise ReleaseError(f"the release cannot be watched: {said.strip()}")
 
 
 def stop_watch(settings: Settings) -> None:
-    """End a watch that is still at it, unless this is it."""
+    """End a watch that is still at it, unless this is it; after the next boot none goes on."""
+    settings.watched.unlink(missing_ok=True)
     main = host.show(settings.watch_unit, "MainPID").get("MainPID", "0")
     if main not in ("0", "", str(os.getpid())):
         with contextlib.suppress(ReleaseError):

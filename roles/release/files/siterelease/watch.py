@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,22 @@ def look(settings: Settings) -> Sample:
     return Sample(time.monotonic(), problem, int(restarts or 0), unplanned)
 
 
-def watch(settings: Settings, releases: Releases, name: str, previous: str, lock: Path) -> str:
+def watch(settings: Settings, releases: Releases, lock: Path) -> str:
+    """Watch what the last switch left to be watched until that is over; say how it ended.
+
+    After a reboot, or when its process died, it begins anew.
+    """
+    try:
+        about = json.loads(settings.watched.read_text(encoding="utf-8"))
+        name, previous = str(about["release"]), str(about["previous"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "there is nothing to watch"
+    said = watch_one(settings, releases, name, previous, lock)
+    settings.watched.unlink(missing_ok=True)
+    return said
+
+
+def watch_one(settings: Settings, releases: Releases, name: str, previous: str, lock: Path) -> str:
     """Watch until the time is over, another release is current, or this one had to be taken back; say which."""
     samples: list[Sample] = []
     while not is_over(samples, settings.watch_seconds):
