@@ -28,7 +28,7 @@ lint: lab-ready ## Style and types
 	shellcheck tools/*.sh tools/ways/*.sh lab/*.sh roles/*/files/*.sh .ci/run
 
 unit: lab-ready ## Tests that need no machine
-	$(VENV)/pytest -n auto tests/unit examples/currents/tests tests/edge
+	$(VENV)/pytest -n auto --dist worksteal tests/unit examples/currents/tests tests/edge
 
 molecule: lab-ready ## Real machines: every scenario
 	$(VENV)/python tools/scenarios.py

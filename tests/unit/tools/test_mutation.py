@@ -366,7 +366,7 @@ def test_the_list_fits_the_repository_and_is_long_enough():
 
 def test_the_suite_of_the_list_is_the_one_that_make_runs():
     (line,) = [line for line in (REPOSITORY / "Makefile").read_text().splitlines() if "/pytest " in line]
-    assert tuple(line.split()[1:]) == load(REPOSITORY / LIST).suite
+    assert line.split()[1:] == ["-n", "auto", "--dist", "worksteal", *load(REPOSITORY / LIST).suite]
 
 
 def test_the_tests_of_the_list_do_not_judge_its_mutations():

@@ -1,0 +1,50 @@
+"""The power goes while a release is being watched: the watch begins anew with the next boot."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from molecule.conftest import REPOSITORY
+
+#: Well until the machine has booted once more, and then for a few seconds.
+BAD_AFTER_A_BOOT = """import time
+_booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+_born = time.monotonic()
+if abs(_booted - {booted}) > 10:
+    app.view_functions["health.health"] = lambda: ("ill", 503 if time.monotonic() > _born + 8 else 200)
+"""
+BOOTED = "import time; print(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))"
+#: A boot, the app's start, the 15 s that a release may be ill for, and the restart of the one before.
+BACK_SECONDS = 240
+
+
+def test_a_release_that_dies_after_the_next_boot_is_taken_back(playbook, changed, machine, root, site, poll):
+    before = site.get("/health").json["release"]
+    booted = root.check_output("python3 -c %s", BOOTED)
+    done = playbook("deploy", app_source=changed(BAD_AFTER_A_BOOT.format(booted=booted)))
+    assert done.code == 0, done.output
+    bad = site.get("/health").json["release"]
+    assert bad != before
+    assert root.file("/srv/currents/watch.json").exists, "it is being watched"
+
+    def on_machine(*words: str) -> str:
+        # Not over the connection of before, which the power took.
+        return subprocess.run(
+            [sys.executable, "-m", "lab", "ssh", machine, *words],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+
+    def current() -> str:
+        return str(site.get("/health").json["release"]) if site.healthy() else ""
+
+    subprocess.run([sys.executable, "-m", "lab", "cut-power", machine], cwd=REPOSITORY, check=True)
+    poll(lambda: current() == before, BACK_SECONDS, "the release before serves")
+    records = json.loads(on_machine("sudo /usr/local/lib/sitekeeper/release currents list --json"))["records"]
+    assert (records[-1]["action"], records[-1]["previous"]) == ("take back", bad)
+    assert "not well for" in records[-1]["why"]
+    assert on_machine("systemctl is-active currents-watch.service || true").strip() == "inactive"
