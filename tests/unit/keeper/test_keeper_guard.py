@@ -49,7 +49,14 @@ def guard(tmp_path, board, monkeypatch):
 
     def make(**facts):
         worker = types.SimpleNamespace(
-            **{"alive": True, "paused": False, "nr": 0, "planned_requests": sys.maxsize, "nr_conns": 0}
+            **{
+                "alive": True,
+                "paused": False,
+                "nr": 0,
+                "planned_requests": sys.maxsize,
+                "nr_conns": 0,
+                "accepts": False,
+            }
             | {"in_flight": {}, "idle_threads": set, "log": Log()}
             | facts
         )
@@ -266,6 +273,25 @@ def test_a_stuck_worker_waits_for_its_sound_requests(guard, tmp_path):
     assert time.monotonic() - begin < module.DRAIN_SECONDS, "and not for the stuck one"
     assert (tmp_path / "answered").exists()
     assert one.row[Cell.LEAVING] == Leaving.HANG
+
+
+def test_a_stuck_worker_does_not_lose_the_connection_that_is_just_being_taken(guard, tmp_path):
+    one = guard(in_flight={1: InFlight(0.0, "/stuck")}, nr_conns=1, accepts=True)
+
+    def work():
+        def take():
+            time.sleep(0.2)
+            one.worker.nr_conns += 1
+            one.worker.accepts = False
+            time.sleep(0.2)
+            (tmp_path / "answered").touch()
+            one.worker.nr_conns -= 1
+
+        threading.Thread(target=take).start()
+        one.give_up([1])
+
+    assert in_worker(work) == STUCK_STATUS
+    assert (tmp_path / "answered").exists()
 
 
 def test_a_stuck_worker_waits_no_longer_than_it_may(guard, monkeypatch):

@@ -204,8 +204,11 @@ class Guard(threading.Thread):
         faulthandler.dump_traceback(file=sys.__stderr__ or 2, all_threads=True)
         deadline = time.monotonic() + DRAIN_SECONDS
         self.worker.alive = False
-        # Where no thread is left, those who wait for one would wait in vain.
-        while self.settings.threads > len(stuck) < self.worker.nr_conns and time.monotonic() < deadline:
+        # The main loop may be just about to take a connection: it counts only then. Where no thread is left, those who
+        # wait for one would wait in vain.
+        while (
+            self.worker.accepts or self.settings.threads > len(stuck) < self.worker.nr_conns
+        ) and time.monotonic() < deadline:
             self.row[Cell.BEAT] = now_ms()
             time.sleep(0.05)
         with contextlib.suppress(OSError):

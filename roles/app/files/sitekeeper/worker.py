@@ -117,6 +117,11 @@ class KeptWorker(ThreadWorker):
         self.planned_requests, self.max_requests = self.max_requests, sys.maxsize
 
     @property
+    def accepts(self) -> bool:
+        """Tell whether the main loop may still take a connection; only the loop itself ends that."""
+        return bool(self._accepting)
+
+    @property
     def worker_connections(self) -> int:
         """How many connections it may hold: Gunicorn compares before each round of its loop.
 
