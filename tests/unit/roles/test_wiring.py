@@ -174,7 +174,7 @@ def test_name_and_port_of_the_app_reach_every_role(role, name, value):
     assert value_of(role, name, wired=True, app_name="wires", app_port=8000) == value
 
 
-@pytest.mark.parametrize("scenario", ["default", "adopt"])
-def test_that_roles_install_what_they_need_is_shown_on_a_machine_without_it(scenario):
+@pytest.mark.parametrize(("scenario", "host"), [("default", "debian13"), ("adopt", "currents")])
+def test_that_roles_install_what_they_need_is_shown_on_a_machine_without_it(scenario, host):
     hosts = read_yaml(REPOSITORY / "molecule" / scenario / "inventory/hosts.yml")["all"]["hosts"]
-    assert [name for name, settings in hosts.items() if settings.get("lab_fresh") is not True] == []
+    assert hosts[host]["lab_fresh"] is True
