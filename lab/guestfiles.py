@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Mapping
+from pathlib import Path
 
+#: Where the distribution's Python looks for modules.
+_PYTHON = "usr/lib/python3/dist-packages"
 #: What every image has. The host's certificates and the lab's public key are added by `image_files`.
 _STATIC = {
     "etc/fstab": "/dev/vda / ext4 errors=remount-ro 0 1\n",
@@ -53,6 +56,9 @@ def image_files(public_key: str, certificates: Mapping[str, str]) -> dict[str, s
     own authority, pip and curl in the guest would otherwise fail.
     """
     files = dict(_STATIC)
+    files[f"{_PYTHON}/lab_zipcache.py"] = Path(__file__).with_name("zipcache.py").read_text()
+    # Python imports it whenever it starts, the distribution's own: a virtual environment's does not.
+    files[f"{_PYTHON}/lab_zipcache.pth"] = "import lab_zipcache\n"
     files["etc/ssh/lab_authorized_keys"] = public_key
     for name, content in certificates.items():
         files[f"usr/local/share/ca-certificates/{name}"] = content

@@ -1,0 +1,71 @@
+"""What Python imports from a zip file in a guest is compiled once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lab import guestfiles
+
+PROBE = """
+import sys
+sys.path.insert(0, {here!r})
+import lab_zipcache
+lab_zipcache.CACHE = {cache!r}
+compiled = []
+original = lab_zipcache._compile
+lab_zipcache._compile = lambda *what: compiled.append(what[0]) or original(*what)
+sys.path.insert(0, {zip!r})
+import module
+print(module.ANSWER, len(compiled))
+"""
+
+
+@pytest.fixture
+def ask(tmp_path: Path):
+    """Import a module of such a source from a zip file, anew; return its answer and how often it was compiled."""
+    here, cache, archive = tmp_path / "here", tmp_path / "cache", tmp_path / "modules.zip"
+    here.mkdir()
+    cache.mkdir()
+    files = guestfiles.image_files("key", {})
+    (here / "lab_zipcache.py").write_text(files["usr/lib/python3/dist-packages/lab_zipcache.py"])
+
+    def run(source: str) -> list[str]:
+        with zipfile.ZipFile(archive, "w") as out:
+            out.writestr("module.py", source)
+        code = PROBE.format(here=str(here), cache=str(cache), zip=str(archive))
+        done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout.split()
+
+    run.cache = cache
+    return run
+
+
+def test_the_same_source_is_compiled_once_and_another_one_anew(ask):
+    assert ask("ANSWER = 1") == ["1", "1"]
+    assert ask("ANSWER = 1") == ["1", "0"]
+    assert ask("ANSWER = 2") == ["2", "1"]
+
+
+@pytest.mark.parametrize("left", [b"", b"\xe3\x00", b"i\x01\x00\x00\x00"], ids=["empty", "half", "something else"])
+def test_what_a_power_cut_left_is_compiled_again(ask, left):
+    ask("ANSWER = 1")
+    (kept,) = ask.cache.iterdir()
+    kept.write_bytes(left)
+    assert ask("ANSWER = 1") == ["1", "1"]
+    assert ask("ANSWER = 1") == ["1", "0"]
+
+
+def test_a_cache_that_cannot_be_written_is_none(ask):
+    ask.cache.rmdir()
+    answer, compiled = ask("ANSWER = 1")
+    assert (answer, compiled != "0") == ("1", True)
+
+
+def test_python_reads_it_whenever_it_starts():
+    files = guestfiles.image_files("key", {})
+    assert files["usr/lib/python3/dist-packages/lab_zipcache.pth"] == "import lab_zipcache\n"
