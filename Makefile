@@ -19,7 +19,7 @@ demo-down: setup ## Remove the demo's machines
 
 test: lab-ready ## Everything: lint, unit tests, Molecule; a summary at the end
 	@# Checks use one core, images mostly wait for the network: beside each other, and unit tests on what is left.
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=line lint images unit
+	@$(MAKE) --no-print-directory --jobs=2 lint images unit
 	@$(MAKE) --no-print-directory molecule
 
 lint: lab-ready ## Style and types
