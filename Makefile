@@ -17,10 +17,7 @@ demo-ssh: setup ## Run a command on the demo machine: make demo-ssh CMD="sudo si
 demo-down: setup ## Remove the demo's machines
 	@$(VENV)/python tools/demo.py down
 
-test: lab-ready ## Everything: lint, unit tests, Molecule; a summary at the end
-	@# Checks use one core, images mostly wait for the network: beside each other, and unit tests on what is left.
-	@$(MAKE) --no-print-directory --jobs=2 lint images unit
-	@$(MAKE) --no-print-directory molecule
+test: lint unit molecule ## Everything: lint, unit tests, Molecule; a summary at the end
 
 lint: lab-ready ## Style and types
 	$(VENV)/ruff check
@@ -32,9 +29,6 @@ lint: lab-ready ## Style and types
 
 unit: lab-ready ## Tests that need no machine
 	$(VENV)/pytest -n auto --dist worksteal tests/unit examples/currents/tests tests/edge
-
-images: lab-ready ## The images that the scenarios boot from; a scenario builds what it lacks
-	$(VENV)/python -m tools.images
 
 molecule: lab-ready ## Real machines: every scenario
 	$(VENV)/python tools/scenarios.py
@@ -58,5 +52,5 @@ clean: demo-down ## Remove what these targets made
 lab-ready: setup
 	@tools/setup.sh lab
 
-.PHONY: help setup demo demo-ssh demo-down test lint unit images molecule mutation interrupt bench lock clean lab-ready
+.PHONY: help setup demo demo-ssh demo-down test lint unit molecule mutation interrupt bench lock clean lab-ready
 .DEFAULT_GOAL := help

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from lab.definition import Definition
 from lab.errors import GuestLostError, LabError, UsageError
-from lab.machine import Machine, image_of
+from lab.machine import Machine
 from lab.paths import Home, check_name
 from lab.releases import RELEASES
 
@@ -28,13 +28,6 @@ def parse_size(text: str) -> int:
     if not match or not int(match[1]):
         raise UsageError(f"{text!r} is not a size. Write it like 8G or 512M.")
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2]]
-
-
-def parse_disk(text: str) -> int:
-    """Return the bytes of a disk; raise UsageError for one that is too small."""
-    if (size := parse_size(text)) < 2 << 30:
-        raise UsageError("A machine needs --disk 2G at least.")
-    return size
 
 
 def parse_port(text: str) -> int:
@@ -61,15 +54,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     up = add("up", "Make and start a machine; nothing to do when it runs already.", _up)
     up.add_argument("name")
-    image = add("image", "Build the image that such machines boot from; nothing to do when it is there.", _image)
-    for one in (up, image):
-        one.add_argument("--image", default="debian12", help=f"one of {', '.join(RELEASES)} (default: %(default)s)")
-        one.add_argument("--disk", default="8G", metavar="SIZE", help="default: %(default)s")
-        one.add_argument("--packages", default="", metavar="A,B", help="packages to have installed")
-        one.add_argument(
-            "--seed-packages", default="", metavar="A,B", help="packages to have downloaded, not installed"
-        )
+    up.add_argument("--image", default="debian12", help=f"one of {', '.join(RELEASES)} (default: %(default)s)")
     up.add_argument("--memory", type=int, default=2048, metavar="MIB", help="default: %(default)s")
+    up.add_argument("--disk", default="8G", metavar="SIZE", help="default: %(default)s")
     up.add_argument("--cores", type=int, default=2, help="default: %(default)s")
     up.add_argument(
         "--forward",
@@ -80,6 +67,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="ports of the guest to reach from here",
     )
     up.add_argument("--network", metavar="LAN", help="join the private network of this name")
+    up.add_argument("--packages", default="", metavar="A,B", help="packages to have installed")
+    up.add_argument("--seed-packages", default="", metavar="A,B", help="packages to have downloaded, not installed")
     up.add_argument("--json", action="store_true", help="print where the machine is as JSON")
     for name, text, handler in (
         ("down", "Remove machines and everything of them.", _down),
@@ -121,10 +110,13 @@ def definition_from(arguments: argparse.Namespace) -> Definition:
         raise UsageError("A machine needs --memory 256 at least (MiB).")
     if arguments.cores < 1:
         raise UsageError("A machine needs --cores 1 at least.")
+    disk_bytes = parse_size(arguments.disk)
+    if disk_bytes < 2 << 30:
+        raise UsageError("A machine needs --disk 2G at least.")
     return Definition(
         image=arguments.image,
         memory_mib=arguments.memory,
-        disk_bytes=parse_disk(arguments.disk),
+        disk_bytes=disk_bytes,
         cores=arguments.cores,
         forwards=tuple(sorted({parse_port(port) for port in arguments.forward} - {22})),
         network=check_name(arguments.network, "network") if arguments.network else None,
@@ -145,18 +137,6 @@ def _up(arguments: argparse.Namespace, home: Home) -> int:
     if place["lan_address"]:
         print(f"  on the LAN:  {place['lan_address']}")
     print(f"  console:     {place['serial_log']}")
-    return 0
-
-
-def _image(arguments: argparse.Namespace, home: Home) -> int:
-    definition = Definition(
-        image=arguments.image,
-        disk_bytes=parse_disk(arguments.disk),
-        packages=parse_names(arguments.packages),
-        seed_packages=parse_names(arguments.seed_packages),
-    )
-    _, image = image_of(home, definition)
-    print(image.directory)
     return 0
 
 

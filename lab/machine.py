@@ -18,7 +18,7 @@ from lab.commands import find_program, require_programs, tail
 from lab.definition import Definition, Record, differences
 from lab.errors import GuestLostError, HostError, LabError, UsageError
 from lab.guestfiles import pack, seed_files
-from lab.image import Image, ImageSpec, check_room, ensure_image, lab_key, make_key, make_spec
+from lab.image import Image, check_room, ensure_image, lab_key, make_key, make_spec
 from lab.paths import Home, check_name
 from lab.progress import say, step
 
@@ -31,12 +31,6 @@ _ANSWER_SECONDS = 25.0
 _ROOM_FOR_MACHINE = 1 << 30
 _SSH_PORT = 22
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-
-
-def image_of(home: Home, definition: Definition) -> tuple[ImageSpec, Image]:
-    """Return the image that a machine so defined boots from, built unless it is there; and what went into it."""
-    spec = make_spec(home, definition.image, definition.disk_bytes, definition.packages, definition.seed_packages)
-    return spec, ensure_image(home, spec)
 
 
 class Machine:
@@ -215,7 +209,10 @@ class Machine:
         return record
 
     def _make(self, definition: Definition) -> Record:
-        spec, image = image_of(self.home, definition)
+        spec = make_spec(
+            self.home, definition.image, definition.disk_bytes, definition.packages, definition.seed_packages
+        )
+        image = ensure_image(self.home, spec)
         self.directory.mkdir(parents=True, mode=0o700)
         check_room(self.directory, _ROOM_FOR_MACHINE)
         with self.home.lock("network", "an address to be chosen"):

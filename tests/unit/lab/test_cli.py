@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import cli, machine, ssh
+from lab import cli, ssh
 from lab.definition import Definition, Record
 from lab.errors import GuestLostError, HostError, LabError, UsageError
-from lab.image import Image, ImageSpec
 from lab.machine import Machine
 from lab.paths import Home
 
@@ -49,27 +48,6 @@ def test_options_become_a_definition():
         "--image", "debian13", "--memory", "1024", "--disk", "4G", "--cores", "1", "--forward", "80", "5555",
         "--forward", "80", "--network", "wire", "--packages", "haproxy", "--seed-packages", "logrotate,cron,",
     ) == Definition("debian13", 1024, 4 << 30, 1, (80, 5555), "wire", ("haproxy",), ("cron", "logrotate"))  # fmt: skip
-
-
-def test_the_image_of_a_machine_is_built_without_the_machine(
-    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    options = ["--image", "debian13", "--disk", "4G", "--packages", "haproxy", "--seed-packages", "cron"]
-    built: list[ImageSpec] = []
-    monkeypatch.setattr(machine, "make_spec", lambda home, *facts: facts)
-    monkeypatch.setattr(machine, "ensure_image", lambda home, spec: built.append(spec) or Image(home.images / "one"))
-    assert cli.main(["image", *options]) == 0
-    asked = up(*options)
-    assert built == [(asked.image, asked.disk_bytes, asked.packages, asked.seed_packages)], (
-        "the one that `up` boots from"
-    )
-    assert capsys.readouterr().out.strip() == str(home.images / "one")
-    assert home.machine_names() == []
-
-
-def test_no_image_is_too_small(home: Home, capsys: pytest.CaptureFixture[str]):
-    assert cli.main(["image", "--disk", "1G"]) == UsageError.exit_status
-    assert "--disk 2G" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
