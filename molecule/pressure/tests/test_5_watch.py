@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
-from molecule.conftest import REPOSITORY
+REPOSITORY = Path(__file__).resolve().parents[3]
 
 #: Well until the machine has booted once more, and then for a few seconds.
 BAD_AFTER_A_BOOT = """import time
