@@ -20,7 +20,7 @@ THRASH = (
     "for place in itertools.cycle(range(0, len(kept), mmap.PAGESIZE)):\n"
     "    kept[place] = 1\n"
 )
-#: The least that systemd-oomd knows: a tenth of two seconds.
+#: It acts as soon as everything stood still for a tenth of two seconds; by itself it waits for half a minute.
 OOMD = "[OOM]\\nDefaultMemoryPressureLimit=10%\\nDefaultMemoryPressureDurationSec=2s\\n"
 
 
