@@ -51,7 +51,11 @@ def test_the_same_source_is_compiled_once_and_another_one_anew(ask):
     assert ask("ANSWER = 2") == ["2", "1"]
 
 
-@pytest.mark.parametrize("left", [b"", b"\xe3\x00", b"i\x01\x00\x00\x00"], ids=["empty", "half", "something else"])
+@pytest.mark.parametrize(
+    "left",
+    [b"", b"\xe3\x00", b"\xff\xff", b"0", b"i\x01\x00\x00\x00"],
+    ids=["empty", "half", "rubbish", "nothing at all", "something else"],
+)
 def test_what_a_power_cut_left_is_compiled_again(ask, left):
     ask("ANSWER = 1")
     (kept,) = ask.cache.iterdir()
