@@ -12,7 +12,7 @@ demo: lab-ready ## A machine, the whole site on it, a URL at the end; HOSTS=3: t
 	@$(VENV)/python tools/demo.py up $(HOSTS)
 
 demo-ssh: setup ## Run a command on the demo machine: make demo-ssh CMD="sudo sitectl status"; of several: HOST=web1
-	@$(VENV)/lab ssh demo$(addprefix -,$(HOST)) $(CMD)
+	@$(VENV)/lab ssh demo$(addprefix -,$(HOST)) $${CMD:+"$$CMD"}
 
 demo-down: setup ## Remove the demo's machines
 	@$(VENV)/python tools/demo.py down
