@@ -176,7 +176,8 @@ def test_name_and_port_of_the_app_reach_every_role(role, name, value):
 
 def test_that_roles_install_what_they_need_is_shown_on_machines_without_it():
     def without(scenario, host):
-        return read_yaml(REPOSITORY / "molecule" / scenario / "inventory/hosts.yml")["all"]["hosts"][host]["lab_without"]
+        hosts = read_yaml(REPOSITORY / "molecule" / scenario / "inventory/hosts.yml")["all"]["hosts"]
+        return hosts[host]["lab_without"]
 
     assert without("default", "debian13") == ["cron", "logrotate"]
     assert without("adopt", "currents") == "{{ lab_packages }}"
