@@ -124,6 +124,7 @@ def test_several_hosts_are_on_one_network_behind_a_balancer_that_has_the_url(sta
     booted = [words for words in stage.labs if words[0] == "up"]
     assert sorted(words[1] for words in booted) == ["demo-balancer", "demo-web1", "demo-web2", "demo-web3"]
     assert all(words[words.index("--network") + 1] == "demo" for words in booted)
+    assert all(words[words.index("--cores") + 1] == "1" for words in booted)
     everything = yaml.safe_load(stage.inventory.read_text())["all"]
     assert list(everything["hosts"]) == ["web1", "web2", "web3"]
     assert everything["hosts"]["web1"]["balancer_target"] == "10.77.0.11"
