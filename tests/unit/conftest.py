@@ -1,6 +1,7 @@
 """What all unit tests share: the repository on the path, and systemd's own judge of units."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,11 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
+
+
+# A shell without job control starts what it puts into the background deaf to interrupts, and so are its children.
+# What is tested here is interrupted, and must hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
