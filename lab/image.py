@@ -126,8 +126,9 @@ def make_spec(
 def ensure_image(home: Home, spec: ImageSpec) -> Image:
     """Return the image for `spec`, building it when it is not there yet.
 
-    Two commands that want the same image build it once. A build that is killed leaves nothing that could
-    be taken for an image: the directory gets its name only when everything is in it.
+    Two commands that want the same image build it once; those of different releases are built side by side, for they
+    share no cache. A build that is killed leaves nothing that could be taken for an image: the directory gets its name
+    only when everything is in it.
     """
     final = home.images / spec.identity
     if final.is_dir():
@@ -135,13 +136,14 @@ def ensure_image(home: Home, spec: ImageSpec) -> Image:
     require_programs()
     keyring = find_keyring(spec.release)
     home.images.mkdir(parents=True, exist_ok=True)
-    with home.lock("images", "an image to be built"):
+    suite = spec.release.suite
+    with home.lock(f"images-{suite}", "an image to be built"):
         if final.is_dir():
             return Image(final)
-        for stale in home.images.glob("building-*"):
+        for stale in home.images.glob(f"building-{suite}-*"):
             shutil.rmtree(stale)
         check_room(home.images, _ROOM_FOR_BUILD)
-        draft = Path(tempfile.mkdtemp(prefix="building-", dir=home.images))
+        draft = Path(tempfile.mkdtemp(prefix=f"building-{suite}-", dir=home.images))
         try:
             with step(f"building the {spec.release.image} image (once; kept in {home.images})"):
                 _build(home, spec, keyring, draft)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +158,24 @@ def test_a_finished_image_is_not_built_again(tmp_path: Path):
     home = Home(tmp_path)
     (home.images / SPEC.identity).mkdir(parents=True)
     assert image.ensure_image(home, SPEC).disk == home.images / SPEC.identity / "disk.raw"
+
+
+def test_images_of_two_releases_are_built_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    both = threading.Barrier(2)
+
+    def build(home: Home, spec: image.ImageSpec, keyring: Path, draft: Path) -> None:
+        both.wait(20)
+        assert draft.is_dir(), "the other one took it for what a killed build left"
+
+    monkeypatch.setattr(image, "require_programs", lambda: None)
+    monkeypatch.setattr(image, "find_keyring", lambda release: Path("/keys.gpg"))
+    monkeypatch.setattr(image, "check_room", lambda directory, needed_bytes: None)
+    monkeypatch.setattr(image, "_build", build)
+    home, other = Home(tmp_path), replace(SPEC, release=releases.find_release("debian13"))
+    with ThreadPoolExecutor(2) as pool:
+        built = list(pool.map(lambda spec: image.ensure_image(home, spec), (SPEC, other)))
+    assert [one.directory.name for one in built] == [SPEC.identity, other.identity]
+    assert all(one.directory.is_dir() for one in built)
 
 
 def test_the_end_of_a_log_is_shown_without_control_characters(tmp_path: Path):
