@@ -25,11 +25,15 @@ class ActionModule(ActionBase):
         """Run the action."""
         super().run(tmp, task_vars)
         names = self._task.args["name"]
+        names = [names] if isinstance(names, str) else names
         seen = Seen.of(task_vars)
-        if seen.has_packages([names] if isinstance(names, str) else names):
+        if seen.has_packages(names):
             return {"changed": False}
         # It may bring another Python, or restart what runs.
         seen.forget()
-        return self._execute_module(
+        result = self._execute_module(
             module_name="ansible.legacy.apt", module_args=dict(self._task.args), task_vars=task_vars
         )
+        if not (result.get("failed") or self._task.check_mode):
+            seen.installed(names)
+        return result

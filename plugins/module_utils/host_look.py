@@ -238,14 +238,16 @@ class Seen:
     def forget(self, paths: Iterable[str] = ()) -> None:
         """Leave the paths that this run writes, and the app that it may have changed, to whoever asks next.
 
-        The inventory's other apps on the same machine have to be asked for anew, with all that was seen for them.
+        The inventory's other apps on the same machine have to be asked for anew, with all that was seen for them but
+        the packages: a run only ever adds some.
         """
         gone, self.app = set(paths), {}
         self.patterns = [pattern for pattern in self.patterns if not any(covers(pattern, path) for path in gone)]
         self._write()
         for other in self._file.parent.glob("host-look-*.json"):
-            if other != self._file and json.loads(other.read_text(encoding="utf-8"))["machine"] == self.machine:
-                self._put(other, {**NOTHING, "machine": self.machine})
+            known = json.loads(other.read_text(encoding="utf-8"))
+            if other != self._file and known["machine"] == self.machine:
+                self._put(other, {**NOTHING, "machine": self.machine, "packages": known["packages"]})
 
     def knows(self, path: str) -> bool:
         """Tell whether it was looked for."""
@@ -280,6 +282,11 @@ class Seen:
                 if self.paths[path]["changed"] > moment:
                     found.append(path)
         return found
+
+    def installed(self, names: Iterable[str]) -> None:
+        """Take note of packages that the run has just installed: to ask apt for one again takes seconds."""
+        self.packages = [*self.packages, *names]
+        self._write()
 
     def has_packages(self, names: Iterable[str]) -> bool:
         """Tell whether all are installed; a name with a version or a wildcard is none that dpkg has."""

@@ -203,19 +203,23 @@ def test_another_release_is_asked_for(tmp_path, difference):
     assert there(seen(tmp_path), {**CODE, **difference}) == ""
 
 
+#: What a call of the host brings.
+ASKED = {"changed": True}
+
+
 @pytest.fixture
 def task(tmp_path, monkeypatch):
-    """Run an action; returns its result, or "asked" when it called the host, and what is known of the app then."""
+    """Run an action; returns its result, ASKED when it called the host, and what is known of the app then."""
     monkeypatch.setattr(ActionBase, "run", lambda *words, **named: {})
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
-    monkeypatch.setattr(ActionBase, "_execute_module", lambda *words, **named: "asked")
+    monkeypatch.setattr(ActionBase, "_execute_module", lambda *words, **named: {**ASKED})
 
-    def run(plugin, app, **arguments):
+    def run(plugin, app, check=False, **arguments):
         known = Seen(str(tmp_path), "one")
         known.app, known.packages = app, ["cron"]
         known._write()
         action = object.__new__(plugin.ActionModule)
-        action._task = SimpleNamespace(args={"name": "app", **arguments})
+        action._task = SimpleNamespace(args={"name": "app", **arguments}, check_mode=check)
         return action.run(None, {"inventory_hostname": "one"}), Seen(str(tmp_path), "one").app
 
     return run
@@ -227,9 +231,20 @@ def test_what_is_current_and_proven_is_not_switched_to(task):
     assert result == {**said, "serves": {"release": "one", "note": ""}}
     assert known == {"release": said}
     for app, action in (({"release": {}}, "switch"), ({}, "switch"), ({"release": said}, "rollback")):
-        assert task(site_release, app, action=action) == ("asked", {})
+        assert task(site_release, app, action=action) == (ASKED, {})
 
 
 def test_after_a_package_was_installed_the_app_is_asked_again(task):
     assert task(site_apt, {"links": {}}, name="cron") == ({"changed": False}, {"links": {}})
-    assert task(site_apt, {"links": {}}, name=["cron", "python3"]) == ("asked", {})
+    assert task(site_apt, {"links": {}}, name=["cron", "python3"]) == (ASKED, {})
+
+
+@pytest.mark.parametrize(
+    ("failed", "check", "known"), [(False, False, True), (True, False, False), (False, True, False)]
+)
+def test_a_package_that_a_role_has_installed_is_not_asked_for_again_by_the_next(
+    task, tmp_path, monkeypatch, failed, check, known
+):
+    monkeypatch.setitem(ASKED, "failed", failed)
+    task(site_apt, {}, check, name=["cron", "logrotate"])
+    assert Seen(str(tmp_path), "one").has_packages(["logrotate"]) is known
