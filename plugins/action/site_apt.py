@@ -35,5 +35,5 @@ class ActionModule(ActionBase):
             module_name="ansible.legacy.apt", module_args=dict(self._task.args), task_vars=task_vars
         )
         if not (result.get("failed") or self._task.check_mode):
-            seen.installed(names)
+            seen.add_packages(names)
         return result

@@ -283,7 +283,7 @@ class Seen:
                     found.append(path)
         return found
 
-    def installed(self, names: Iterable[str]) -> None:
+    def add_packages(self, names: Iterable[str]) -> None:
         """Take note of packages that the run has just installed: to ask apt for one again takes seconds."""
         self.packages = [*self.packages, *names]
         self._write()
