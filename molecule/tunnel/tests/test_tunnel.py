@@ -101,14 +101,21 @@ def test_token_is_in_no_environment_and_no_command_line(host):
 
 
 def test_killed_agent_is_back_within_ten_seconds(host, edge):
+    """By the machine's own clock: each question to an emulated machine takes seconds of its own."""
     before, restarts = agent_pid(host), int(show(host, "NRestarts"))
     with host.sudo():
-        host.check_output("kill -9 %s", before)
-    began = time.monotonic()
-    until("another agent runs", 10, lambda: show(host, "ActiveState") == "active" and new_agent(host, before))
+        killed = float(host.check_output("cat /proc/uptime && kill -9 %s", before).split()[0])
+    until("another agent runs", HEAL_SECONDS, lambda: show(host, "ActiveState") == "active" and new_agent(host, before))
+    assert started(host, agent_pid(host)) - killed < 10
     until("the tunnel is online", HEAL_SECONDS, lambda: online(edge))
     assert int(show(host, "NRestarts")) == restarts + 1
-    assert edge.get(DOMAIN, "/health")[0] == 200, f"{time.monotonic() - began:.0f} s after the kill"
+    assert edge.get(DOMAIN, "/health")[0] == 200
+
+
+def started(host, pid: str) -> float:
+    """When a process began, in seconds since the machine's boot (proc(5), stat: starttime)."""
+    ticks = host.check_output("cut --delimiter=' ' --fields=22 /proc/%s/stat", pid)
+    return int(ticks) / int(host.check_output("getconf CLK_TCK"))
 
 
 def new_agent(host, before: str) -> bool:
@@ -119,8 +126,9 @@ def new_agent(host, before: str) -> bool:
 def test_killed_runner_leaves_no_agent_behind(host, edge):
     before = agent_pid(host)
     with host.sudo():
-        host.check_output("kill -9 %s", show(host, "MainPID"))
-    until("another agent runs", 20, lambda: show(host, "ActiveState") == "active" and new_agent(host, before))
+        killed = float(host.check_output("cat /proc/uptime && kill -9 %s", show(host, "MainPID")).split()[0])
+    until("another agent runs", HEAL_SECONDS, lambda: show(host, "ActiveState") == "active" and new_agent(host, before))
+    assert started(host, agent_pid(host)) - killed < 10
     assert host.check_output("pgrep --count --exact ngrok") == "1"
     until("the tunnel is online", HEAL_SECONDS, lambda: online(edge))
 
