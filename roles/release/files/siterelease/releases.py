@@ -95,6 +95,13 @@ class Releases:
         """Write a note into a release's directory in one step."""
         replace(self.path(name) / file, json.dumps(content, indent=2) + "\n")
 
+    def mark_bad(self, name: str, why: str) -> None:
+        """Mark a release bad: on a full disk without the reason, for an empty file still finds room there."""
+        try:
+            self.write(name, BAD, {"at": now(), "why": why})
+        except OSError:
+            (self.path(name) / BAD).touch()
+
     def is_bad(self, name: str) -> bool:
         """Tell whether a release was marked bad; a mark that cannot be read counts."""
         return (self.path(name) / BAD).exists()

@@ -50,7 +50,6 @@ def switch(
     Raises:
         ReleaseError: the release is not sound; the one before serves, and has served all the time.
     """
-    start = time.monotonic()
     name, previous = asked or releases.pointed("next"), releases.pointed("current")
     if check and not releases.complete(name):
         return Outcome(True, f"{name or 'the first release'} would be proven, and become current")
@@ -66,6 +65,25 @@ def switch(
         return Outcome(False, f"{name} is current", {"settled": kept})
     if check:
         return Outcome(name != previous, f"{name} would be proven, and become current in place of {previous or 'none'}")
+    try:
+        return change(settings, releases, name, previous, who, proven=proven, hold=hold)
+    except OSError as error:
+        # A full disk, most often. What fails after the switch is a note; before it, the settings are not to stay.
+        if releases.pointed("current") != previous:
+            raise
+        raise with_old_settings(settings, previous, not_switched(name, previous, error)) from error
+
+
+def change(
+    settings: Settings, releases: Releases, name: str, previous: str, who: str, *, proven: bool, hold: bool
+) -> Outcome:
+    """Do what `switch` does once it is clear that there is something to do.
+
+    Raises:
+        ReleaseError: the release is not sound.
+        OSError: something cannot be written.
+    """
+    start = time.monotonic()
     commit = releases.look(name).commit
     entry = {"action": "deploy", "release": name, "previous": previous, "who": who, "commit": commit}
     held = releases.note(name, HELD) if proven else {}
@@ -75,10 +93,10 @@ def switch(
         backup = str(held["backup"]) if waited else prepare(settings, releases, name, previous, proven=proven)
     except ReleaseError as error:
         seconds = round(time.monotonic() - start, 1)
-        releases.record(**entry, result="refused", why=str(error), seconds=seconds)
-        meanwhile = f"{previous} serves as before" if previous else "nothing serves yet"
-        why = ReleaseError(f"release {name} was not switched to; {meanwhile}.\n{error}")
-        raise with_old_settings(settings, previous, why) from error
+        why = with_old_settings(settings, previous, not_switched(name, previous, error))
+        with contextlib.suppress(OSError):
+            releases.record(**entry, result="refused", why=str(error), seconds=seconds)
+        raise why from error
     if name == previous:
         snapshot.take(settings, name)
         if not releases.note(name, LIVE):
@@ -117,10 +135,20 @@ def refuse(releases: Releases, name: str, previous: str, *, retry_bad: bool) -> 
         )
 
 
+def not_switched(name: str, previous: str, error: Exception) -> ReleaseError:
+    """Return what to say of a release that did not become current, and what serves."""
+    meanwhile = f"{previous} serves as before" if previous else "nothing serves yet"
+    return ReleaseError(f"release {name} was not switched to; {meanwhile}.\n{error}")
+
+
 def with_old_settings(settings: Settings, previous: str, error: ReleaseError) -> ReleaseError:
     """Put the settings of the running release back after a refusal; return the error, which says so then."""
-    if not snapshot.put_back(settings, previous):
-        return error
+    try:
+        if not snapshot.put_back(settings, previous):
+            return error
+    except OSError as fault:
+        stay = f"The settings of {previous} could not be put back: {fault}. Make room, then deploy again."
+        return ReleaseError(f"{error}\n{stay}")
     return ReleaseError(f"{error}\nThe settings on the host are those of {previous} again.")
 
 
@@ -201,22 +229,28 @@ def restart(settings: Settings) -> None:
 def take_back(settings: Settings, releases: Releases, bad: str, good: str, why: str) -> None:
     """Mark a release bad and go back to the one before it; it stays on the disk for a look."""
     first = why.strip().splitlines()[0]
-    releases.write(bad, BAD, {"at": now(), "why": first})
+    releases.mark_bad(bad, first)
     stop_watch(settings)
     start = time.monotonic()
     result = "no release to go back to"
     if releases.complete(good) and not releases.is_bad(good):
-        snapshot.put_back(settings, good)
+        result = "taken back"
+        try:
+            snapshot.put_back(settings, good)
+        except OSError as error:
+            # On a full disk: what is bad is worse than what is good with other settings.
+            result = f"taken back, its settings not: {error}"
         releases.point("current", good)
         try:
             restart(settings)
-            result = "taken back"
         except ReleaseError as error:
-            result = f"taken back, and not well: {error}".splitlines()[0]
+            result = f"{result}, and not well: {error}".splitlines()[0]
     seconds = round(time.monotonic() - start, 1)
-    releases.record(
-        action="take back", release=good, previous=bad, who="sitekeeper", result=result, why=first, seconds=seconds
-    )
+    # Who called it says why as well, in the run's output or in the journal.
+    with contextlib.suppress(OSError):
+        releases.record(
+            action="take back", release=good, previous=bad, who="sitekeeper", result=result, why=first, seconds=seconds
+        )
 
 
 def rollback(settings: Settings, releases: Releases, to: str, who: str, *, restore: bool, check: bool) -> Outcome:
@@ -265,7 +299,7 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
             # A visitor would start the app again through its socket, in the middle of it: the old code on the new data.
             held.enter_context(host.lock(settings.start_hold))
             facts["saved_first"] = put_database_back(settings, backup, current)
-        releases.write(current, BAD, {"at": now(), "why": f"rolled back by {who}"})
+        releases.mark_bad(current, f"rolled back by {who}")
         releases.write(target, LIVE, {"last": time.time(), "at": now()})
         # It runs with the settings of now, whatever it had when it was live before.
         snapshot.take(settings, target)
