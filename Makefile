@@ -17,7 +17,9 @@ demo-ssh: setup ## Run a command on the demo machine: make demo-ssh CMD="sudo si
 demo-down: setup ## Remove the demo's machines
 	@$(VENV)/python tools/demo.py down
 
-test: lint unit molecule ## Everything: lint, unit tests, Molecule; a summary at the end
+test: lab-ready ## Everything: lint and unit tests side by side, then Molecule; a summary at the end
+	@$(MAKE) --no-print-directory --jobs=2 lint unit
+	@$(MAKE) --no-print-directory molecule
 
 lint: lab-ready ## Style and types
 	$(VENV)/ruff check

@@ -14,8 +14,10 @@ install -m 0644 -o admin -g admin /dev/null /home/admin/.hushlogin
 rm /etc/ssh/lab_authorized_keys
 update-ca-certificates >/dev/null
 # For zipcache.py.
-install -d /var/cache/lab-python
+install -d /var/cache/lab-python /var/cache/lab-ahead
 python3 -m compileall -q /usr/lib/python3/dist-packages/lab_zipcache.py
+python3 /usr/lib/python3/dist-packages/lab_zipcache.py /var/cache/lab-ahead
+rm -r /var/cache/lab-ahead
 # From OpenSSH 9.8 on, who looks whether sshd answers while a slow machine boots is locked out for a while afterwards.
 if grep --quiet --text --ignore-case persourcepenalties /usr/sbin/sshd; then
     echo 'PerSourcePenalties no' >>/etc/ssh/sshd_config.d/lab.conf

@@ -49,11 +49,16 @@ WantedBy=sysinit.target
 }
 
 
-def image_files(public_key: str, certificates: Mapping[str, str]) -> dict[str, str]:
+def image_files(
+    public_key: str, certificates: Mapping[str, str], sources: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return path -> content of what goes into an image.
 
-    `certificates` are the extra authorities this computer trusts, by file name: behind a proxy with its
-    own authority, pip and curl in the guest would otherwise fail.
+    Args:
+        public_key: what the lab logs in with.
+        certificates: the extra authorities this computer trusts, by file name: behind a proxy with its own authority,
+            pip and curl in the guest would otherwise fail.
+        sources: Python that the guest will import from zip files, by name: compiled while the image is built.
     """
     files = dict(_STATIC)
     files[f"{_PYTHON}/lab_zipcache.py"] = Path(__file__).with_name("zipcache.py").read_text()
@@ -62,6 +67,8 @@ def image_files(public_key: str, certificates: Mapping[str, str]) -> dict[str, s
     files["etc/ssh/lab_authorized_keys"] = public_key
     for name, content in certificates.items():
         files[f"usr/local/share/ca-certificates/{name}"] = content
+    for name, content in (sources or {}).items():
+        files[f"var/cache/lab-ahead/{name}"] = content
     return files
 
 

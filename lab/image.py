@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -106,6 +107,14 @@ def read_certificates(directory: Path = _CERTIFICATES) -> dict[str, str]:
     return {path.name: path.read_text() for path in sorted(directory.glob("*.crt")) if path.is_file()}
 
 
+def read_module_sources() -> dict[str, str]:
+    """Return what Ansible sends to a machine as it is installed here, by file name; nothing without Ansible."""
+    found = importlib.util.find_spec("ansible")
+    roots = [Path(place) for place in (found and found.submodule_search_locations) or []]
+    paths = [path for root in roots for part in ("modules", "module_utils") for path in (root / part).rglob("*.py")]
+    return {"-".join(path.parts[-4:]): path.read_text(encoding="utf-8") for path in sorted(paths)}
+
+
 def make_spec(
     home: Home, image: str, disk_bytes: int, packages: Sequence[str], seed_packages: Sequence[str]
 ) -> ImageSpec:
@@ -118,7 +127,7 @@ def make_spec(
         disk_bytes=disk_bytes,
         packages=tuple(sorted(set(packages))),
         seed_packages=tuple(sorted(set(seed_packages))),
-        files=image_files(public_key, read_certificates()),
+        files=image_files(public_key, read_certificates(), read_module_sources()),
         recipe=(_HERE / "customize.sh").read_text() + (_HERE / "diskimage.sh").read_text(),
     )
 

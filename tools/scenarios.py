@@ -25,8 +25,8 @@ BY_HAND = {
     "pressure": "takes a quarter of an hour where the processor is emulated; run it by tools/scenarios.py pressure",
     "rolling": "boots three machines, an hour where the processor is emulated; run it by tools/scenarios.py rolling",
 }
-#: The others in this order, the longest first, so that both sides end at about the same time.
-LONGEST_FIRST = ("release", "restart", "guests", "tunnel", "memory")
+#: The others in this order: both sides end at about the same time, and at first only one has to wait for an image.
+ORDER = ("restart", "tunnel", "release", "guests", "memory")
 SILENT = re.compile(r"missing playbook|no tests found|no tests ran|verifier is disabled", re.IGNORECASE)
 #: Made-up secrets of the tests' inventories: whatever prints one would print a real one.
 CANARY = re.compile(r"canary-[0-9a-f]{16}")
@@ -162,7 +162,7 @@ def main(names: Sequence[str]) -> int:
     if not found:
         print("there is no scenario: molecule/*/molecule.yml matches no file")
         return 2
-    order = [FIRST, *LONGEST_FIRST]
+    order = [FIRST, *ORDER]
     known = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
     chosen = list(names) or [name for name in known if name not in BY_HAND]
     unknown = sorted(set(chosen) - set(found))

@@ -204,7 +204,8 @@ class Edge:
             upload = asyncio.ensure_future(_upload(reader, stream))
             answer = await stream.reader.read(65536)
             if not answer.startswith(b"HTTP/"):
-                _error(writer, "502 Bad Gateway", 3004, "The upstream gave an invalid or incomplete answer.")
+                came = f"{len(answer)} bytes: {answer[:40]!r}" if answer else "the stream ended"
+                _error(writer, "502 Bad Gateway", 3004, f"The upstream gave an invalid or incomplete answer; {came}.")
                 return
             if answer.startswith(AGENT_PAGE):
                 answer = await _name_agent_error(answer, stream)

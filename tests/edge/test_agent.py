@@ -157,7 +157,9 @@ def test_big_answers_and_uploads_arrive_whole(edge, start, serve):
     for method, path, sent in (("GET", "/big", None), ("POST", "/echo", BODY)):
         connection = http.client.HTTPConnection("127.0.0.1", edge.ports["public"], timeout=30)
         connection.request(method, path, body=sent, headers={"Host": DOMAIN})
-        assert connection.getresponse().read() == BODY
+        answer = connection.getresponse()
+        body = answer.read()
+        assert body == BODY, f"{method}: {answer.status}, {body[:200]!r}"
         connection.close()
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -73,18 +74,32 @@ def test_child_is_a_process_of_its_own_with_that_memory(faulty_client):
         os.waitpid(child, 0)
 
 
-def test_a_hang_can_hold_the_database(faulty_client, monkeypatch):
+def is_locked(database: Path) -> bool:
+    other = sqlite3.connect(database, timeout=0, isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return True
+    finally:
+        other.close()
+    return False
+
+
+def test_a_hang_can_hold_the_database(faulty_client, database, monkeypatch):
     from currents import db
 
     holding = threading.Thread(
-        target=faulty_client.post, args=("/faults/hang?holding=database&seconds=1",), daemon=True
+        target=faulty_client.post, args=("/faults/hang?holding=database&seconds=2",), daemon=True
     )
     holding.start()
-    monkeypatch.setattr(db, "BUSY_TIMEOUT_MS", 50)
-    deadline = time.monotonic() + 5
-    while faulty_client.post(f"/api/markets/{SLUG}/vote").status_code != 503:
+    # It has the patience of every request; ours has none only from here on.
+    deadline = time.monotonic() + 10
+    while not is_locked(database):
         assert time.monotonic() < deadline
-    holding.join(5)
+        time.sleep(0.02)
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_MS", 50)
+    assert faulty_client.post(f"/api/markets/{SLUG}/vote").status_code == 503
+    holding.join(10)
     assert faulty_client.post(f"/api/markets/{SLUG}/vote").status_code == 201
 
 

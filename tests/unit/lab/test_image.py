@@ -53,6 +53,19 @@ def test_certificates_go_where_update_ca_certificates_looks(tmp_path: Path):
     assert SPEC.files["usr/local/share/ca-certificates/own.crt"] == "CERTIFICATE"
 
 
+def test_what_ansible_sends_is_compiled_ahead():
+    sources = image.read_module_sources()
+    assert "ansible-modules-apt.py" in " ".join(sources)
+    assert sources["site-packages-ansible-module_utils-basic.py"].startswith("#")
+    files = guestfiles.image_files("key", {}, {"basic.py": "A = 1"})
+    assert files["var/cache/lab-ahead/basic.py"] == "A = 1"
+
+
+def test_without_ansible_nothing_is(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert image.read_module_sources() == {}
+
+
 def test_packed_files_belong_to_root_and_keys_are_private():
     seed = guestfiles.seed_files("one", "PRIVATE", "PUBLIC", {})
     with tarfile.open(fileobj=io.BytesIO(guestfiles.pack(seed))) as archive:

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import guestfiles
+from lab import guestfiles, zipcache
 
 PROBE = """
 import sys
 sys.path.insert(0, {here!r})
 import lab_zipcache
-lab_zipcache.CACHE = {cache!r}
 compiled = []
 original = lab_zipcache._compile
 lab_zipcache._compile = lambda *what: compiled.append(what[0]) or original(*what)
@@ -32,16 +31,21 @@ def ask(tmp_path: Path):
     here.mkdir()
     cache.mkdir()
     files = guestfiles.image_files("key", {})
-    (here / "lab_zipcache.py").write_text(files["usr/lib/python3/dist-packages/lab_zipcache.py"])
+    program = here / "lab_zipcache.py"
+    text = files["usr/lib/python3/dist-packages/lab_zipcache.py"]
+    program.write_text(text.replace(zipcache.CACHE, str(cache)))
 
     def run(source: str) -> list[str]:
         with zipfile.ZipFile(archive, "w") as out:
             out.writestr("module.py", source)
-        code = PROBE.format(here=str(here), cache=str(cache), zip=str(archive))
+        code = PROBE.format(here=str(here), zip=str(archive))
         done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
         return done.stdout.split()
 
-    run.cache = cache
+    def ahead(directory: Path) -> None:
+        subprocess.run([sys.executable, program, directory], check=True)
+
+    run.cache, run.ahead = cache, ahead
     return run
 
 
@@ -49,6 +53,13 @@ def test_the_same_source_is_compiled_once_and_another_one_anew(ask):
     assert ask("ANSWER = 1") == ["1", "1"]
     assert ask("ANSWER = 1") == ["1", "0"]
     assert ask("ANSWER = 2") == ["2", "1"]
+
+
+def test_what_was_compiled_ahead_is_not_compiled_again(ask, tmp_path):
+    (tmp_path / "ahead").mkdir()
+    (tmp_path / "ahead" / "ansible-modules-module.py").write_text("ANSWER = 1")
+    ask.ahead(tmp_path / "ahead")
+    assert ask("ANSWER = 1") == ["1", "0"]
 
 
 @pytest.mark.parametrize(

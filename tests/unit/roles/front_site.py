@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -197,8 +198,12 @@ class Site:
         """Tell whether haproxy still has the port open, besides this process."""
         assert self.haproxy
         mine = os.fstat(self.port.fileno()).st_ino
-        handles = Path(f"/proc/{self.haproxy.pid}/fd").iterdir()
-        return f"socket:[{mine}]" in {str(handle.readlink()) for handle in handles}
+        for handle in Path(f"/proc/{self.haproxy.pid}/fd").iterdir():
+            # One that is closed meanwhile was not it, or is not any more.
+            with contextlib.suppress(FileNotFoundError):
+                if str(handle.readlink()) == f"socket:[{mine}]":
+                    return True
+        return False
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to haproxy."""

@@ -146,7 +146,7 @@ def test_all_scenarios_run_the_broadest_first(tree, monkeypatch, capsys):
 def test_each_scenario_of_the_order_is_there():
     assert {path.parent.name for path in scenarios.ROOT.glob("molecule/*/molecule.yml")} == {
         scenarios.FIRST,
-        *scenarios.LONGEST_FIRST,
+        *scenarios.ORDER,
         *scenarios.BY_HAND,
     }
 
