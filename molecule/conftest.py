@@ -18,6 +18,7 @@ import pytest
 import yaml
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.polling import pause_after
 from tools.load import Ask, Load
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -81,11 +82,12 @@ class Run:
 
 def poll_until(true: Callable[[], object], seconds: float, what: str) -> float:
     """Ask until it is true and return the seconds that took; fail at the deadline."""
-    start = time.monotonic()
+    start = asked = time.monotonic()
     while not true():
         if time.monotonic() - start > seconds:
             pytest.fail(f"after {seconds} s still not: {what}")
-        time.sleep(0.2)
+        pause_after(asked)
+        asked = time.monotonic()
     return time.monotonic() - start
 
 

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.polling import pause_after
+
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
 
@@ -22,11 +24,13 @@ def until(what: str, seconds: float, probe: Callable[[], T]) -> T:
 
     Raises AssertionError naming `what` and the last answer when `seconds` have passed.
     """
-    deadline = time.monotonic() + seconds
+    asked = time.monotonic()
+    deadline = asked + seconds
     while not (answer := probe()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what} (last: {answer!r})")
-        time.sleep(0.1)
+        pause_after(asked)
+        asked = time.monotonic()
     return answer
 
 
