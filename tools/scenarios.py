@@ -5,6 +5,7 @@ Molecule passes silently over a side effect or a verify directory that does not 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -25,8 +26,9 @@ BY_HAND = {
     "pressure": "takes a quarter of an hour where the processor is emulated; run it by tools/scenarios.py pressure",
     "rolling": "boots three machines, an hour where the processor is emulated; run it by tools/scenarios.py rolling",
 }
-#: The others in this order: both sides end at about the same time, and at first only one has to wait for an image.
-ORDER = ("restart", "tunnel", "release", "guests", "memory")
+#: The others. Those of a line follow one another on one machine: a site that is there already is brought to other
+#: settings sooner than a bare machine. Two lines run side by side, in this order.
+LINES = (("release", "memory", "tunnel"), ("restart",), ("guests",))
 SILENT = re.compile(r"missing playbook|no tests found|no tests ran|verifier is disabled", re.IGNORECASE)
 #: Made-up secrets of the tests' inventories: whatever prints one would print a real one.
 CANARY = re.compile(r"canary-[0-9a-f]{16}")
@@ -99,8 +101,19 @@ def causes(lines: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))[:SHOWN_CAUSES]
 
 
-def run(name: str) -> Outcome:
-    """Run one scenario, its output going to the terminal as it comes, each line after the scenario's name."""
+def remove(machine: str) -> list[str]:
+    """Remove a machine of the lab, if it is there; return what the lab says of it."""
+    down = [sys.executable, "-m", "lab", "down", machine]
+    return subprocess.run(down, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False).stdout.splitlines()
+
+
+def run(name: str, machine: str = "") -> Outcome:
+    """Run one scenario, its output going to the terminal as it comes, each line after the scenario's name.
+
+    Args:
+        name: of the scenario.
+        machine: the lab's name of one that others use as well; Molecule leaves it there, a failure removes it.
+    """
     start = time.monotonic()
     molecule = Path(sys.executable).with_name("molecule")
     lines: list[str] = []
@@ -110,7 +123,7 @@ def run(name: str) -> Outcome:
         [molecule, "test", "--scenario-name", name],
         cwd=ROOT,
         # Wide enough that no message is broken in two.
-        env={**os.environ, "PATH": path, "COLUMNS": "200"},
+        env={**os.environ, "PATH": path, "COLUMNS": "200", "SCENARIO_MACHINE": machine},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -127,23 +140,46 @@ def run(name: str) -> Outcome:
     if process.returncode:
         complaints.append(f"molecule ended with {process.returncode}")
     good = not failed and not complaints
+    if machine and not good:
+        # Whatever it left is nobody's to begin with.
+        lines += remove(machine)
     why = () if good else tuple(causes(lines))
     lost = any(LOST.search(line) for line in lines)
     return Outcome(name, passed, failed, time.monotonic() - start, tuple(complaints), why, lost)
 
 
-def run_again_if_lost(name: str) -> Outcome:
+def run_line(names: Sequence[str]) -> list[Outcome]:
+    """Run scenarios one after the other, on one machine when there are several."""
+    if len(names) == 1:
+        return [run_again_if_lost(names[0])]
+    # As the scenarios' own names: two checkouts can test at once.
+    machine = f"line-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}-{names[0]}"
+    remove(machine)
+    try:
+        return [run_again_if_lost(name, machine) for name in names]
+    finally:
+        remove(machine)
+
+
+def lines_of(chosen: Sequence[str]) -> list[list[str]]:
+    """Return the scenarios to run side by side, each with those that follow it on its machine."""
+    lines = [[name for name in line if name in chosen] for line in LINES]
+    others = [[name] for name in chosen if not any(name in line for line in LINES)]
+    return [line for line in (*lines, *others) if line]
+
+
+def run_again_if_lost(name: str, machine: str = "") -> Outcome:
     """Run one scenario, and once more when it failed because the emulator died under its machine.
 
     QEMU 7.2 can crash when it emulates on a busy computer (lab/machine.py tells how).
     """
-    outcome = run(name)
+    outcome = run(name, machine)
     if outcome.good or not outcome.lost:
         return outcome
     print(f"{name:>9} QEMU ended under a machine, which says nothing about the tests: running {name} once more")
     for cause in outcome.causes:
         print(f"{name:>9} {cause}")
-    return run(name)
+    return run(name, machine)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -162,16 +198,15 @@ def main(names: Sequence[str]) -> int:
     if not found:
         print("there is no scenario: molecule/*/molecule.yml matches no file")
         return 2
-    order = [FIRST, *ORDER]
-    known = sorted(found, key=lambda name: order.index(name) if name in order else len(order))
-    chosen = list(names) or [name for name in known if name not in BY_HAND]
+    chosen = list(names) or [name for name in found if name not in BY_HAND]
     unknown = sorted(set(chosen) - set(found))
     if unknown:
         print(f"there is no scenario {', '.join(unknown)}; there are: {', '.join(found)}")
         return 2
     outcomes = [run_again_if_lost(name) for name in chosen if name == FIRST]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        outcomes += pool.map(run_again_if_lost, [name for name in chosen if name != FIRST])
+        for line in pool.map(run_line, lines_of([name for name in chosen if name != FIRST])):
+            outcomes += line
     print("\n" + table(outcomes))
     for outcome in outcomes:
         for cause in outcome.causes:

@@ -101,7 +101,7 @@ def tree(tmp_path, monkeypatch):
 
 
 def test_an_unknown_scenario_is_refused_with_the_names_there_are(tree, monkeypatch, capsys):
-    monkeypatch.setattr(scenarios, "run", lambda name: pytest.fail("ran"))
+    monkeypatch.setattr(scenarios, "run", lambda name, machine="": pytest.fail("ran"))
     assert main(["default", "nowhere"]) == 2
     assert capsys.readouterr().out == "there is no scenario nowhere; there are: alpha, default\n"
 
@@ -137,7 +137,7 @@ def test_the_end_of_the_output_says_why_a_scenario_failed():
 
 def test_all_scenarios_run_the_broadest_first(tree, monkeypatch, capsys):
     ran = []
-    monkeypatch.setattr(scenarios, "run", lambda name: ran.append(name) or Outcome(name, 2, 0, 1, ()))
+    monkeypatch.setattr(scenarios, "run", lambda name, machine="": ran.append(name) or Outcome(name, 2, 0, 1, ()))
     assert main([]) == 0
     assert ran == ["default", "alpha"]
     assert capsys.readouterr().out.splitlines()[-1] == "4 passed, 0 failed"
@@ -146,21 +146,74 @@ def test_all_scenarios_run_the_broadest_first(tree, monkeypatch, capsys):
 def test_each_scenario_of_the_order_is_there():
     assert {path.parent.name for path in scenarios.ROOT.glob("molecule/*/molecule.yml")} == {
         scenarios.FIRST,
-        *scenarios.ORDER,
+        *(name for line in scenarios.LINES for name in line),
         *scenarios.BY_HAND,
     }
+
+
+def test_those_of_a_line_follow_one_another_on_one_machine_that_is_removed(monkeypatch):
+    done = []
+    monkeypatch.setattr(scenarios, "remove", lambda machine: done.append(("removed", machine)) or [])
+    monkeypatch.setattr(
+        scenarios, "run", lambda name, machine="": done.append((name, machine)) or Outcome(name, 2, 0, 1, ())
+    )
+    assert [one.name for one in scenarios.run_line(["release", "memory"])] == ["release", "memory"]
+    machine = done[0][1]
+    assert done == [("removed", machine), ("release", machine), ("memory", machine), ("removed", machine)]
+    done.clear()
+    scenarios.run_line(["memory"])
+    assert done == [("memory", "")], "alone it has a machine of its own"
+
+
+def test_only_those_that_were_named_are_in_a_line():
+    assert scenarios.lines_of(["adopt", "memory", "release", "guests"]) == [
+        ["release", "memory"],
+        ["guests"],
+        ["adopt"],
+    ]
+
+
+def test_the_scenarios_of_a_line_ask_for_the_same_machine():
+    asked = {name: yaml.safe_load((ROOT / "molecule" / name / "inventory/hosts.yml").read_text()) for name in chained()}
+    wishes = {
+        name: {key: value for key, value in content["all"]["hosts"]["currents"].items() if is_the_machines(key)}
+        for name, content in asked.items()
+    }
+    assert all(wish == wishes["release"] for wish in wishes.values()), wishes
+
+
+def chained():
+    return next(line for line in scenarios.LINES if len(line) > 1)
+
+
+def is_the_machines(key):
+    return key.startswith("lab_") and key != "lab_machine"
+
+
+def test_a_failure_takes_the_machine_away_and_hears_whether_it_was_lost(tmp_path, monkeypatch, capsys):
+    molecule = tmp_path / "molecule"
+    molecule.write_text("#!/bin/sh\necho given=$SCENARIO_MACHINE\nexit 1\n")
+    molecule.chmod(0o755)
+    monkeypatch.setattr(scenarios.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(scenarios, "remove", lambda machine: [f"LOST {machine} is stopped."])
+    outcome = scenarios.run("memory", "line-1")
+    assert "given=line-1" in capsys.readouterr().out
+    assert outcome.lost
+    assert not outcome.good
 
 
 @pytest.mark.parametrize(("lost", "times"), [(True, 2), (False, 1)])
 def test_only_a_scenario_whose_machine_was_lost_is_run_again(tree, monkeypatch, lost, times):
     ran = []
-    monkeypatch.setattr(scenarios, "run", lambda name: ran.append(name) or Outcome(name, 0, 1, 1, (), lost=lost))
+    monkeypatch.setattr(
+        scenarios, "run", lambda name, machine="": ran.append(name) or Outcome(name, 0, 1, 1, (), lost=lost)
+    )
     assert main(["alpha"]) == 1
     assert ran == ["alpha"] * times
 
 
 def test_one_bad_scenario_fails_the_run_but_not_before_the_others_ran(tree, monkeypatch, capsys):
-    monkeypatch.setattr(scenarios, "run", lambda name: Outcome(name, 2 if name == "alpha" else 0, 0, 1, ()))
+    monkeypatch.setattr(scenarios, "run", lambda name, machine="": Outcome(name, 2 if name == "alpha" else 0, 0, 1, ()))
     assert main([]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "2 passed, 1 failed"
 
@@ -204,7 +257,7 @@ def test_what_runs_only_by_name_is_there_and_the_summary_says_why(tree, monkeypa
     assert set(scenarios.BY_HAND) <= {path.parent.name for path in SCENARIOS}
     ran = []
     monkeypatch.setattr(scenarios, "BY_HAND", {"alpha": "it is slow"})
-    monkeypatch.setattr(scenarios, "run", lambda name: ran.append(name) or Outcome(name, 2, 0, 1, ()))
+    monkeypatch.setattr(scenarios, "run", lambda name, machine="": ran.append(name) or Outcome(name, 2, 0, 1, ()))
     assert main([]) == 0
     assert ran == ["default"]
     assert "left out: alpha: it is slow" in capsys.readouterr().out
