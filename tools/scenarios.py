@@ -28,7 +28,7 @@ BY_HAND = {
 }
 #: The others. Those of a line follow one another on one machine: a site that is there already is brought to other
 #: settings sooner than a bare machine. Two lines run side by side, in this order.
-LINES = (("release", "memory", "tunnel"), ("restart",), ("guests",))
+LINES = (("release", "memory", "tunnel", "front"), ("restart",), ("guests",))
 SILENT = re.compile(r"missing playbook|no tests found|no tests ran|verifier is disabled", re.IGNORECASE)
 #: Made-up secrets of the tests' inventories: whatever prints one would print a real one.
 CANARY = re.compile(r"canary-[0-9a-f]{16}")

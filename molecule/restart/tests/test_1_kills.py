@@ -9,7 +9,7 @@ from tests.outside import lost
 pytestmark = pytest.mark.usefixtures("well")
 
 THREADS = 4
-#: A start of the app, where the processor is emulated and the other core is busy too.
+#: A start of the app, where the processor is emulated and others want it too.
 START_SECONDS = 60
 
 
