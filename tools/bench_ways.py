@@ -92,8 +92,7 @@ def cold() -> Iterator[dict[str, str]]:
     """
     # A short name: the path of a socket may have 104 bytes.
     with tempfile.TemporaryDirectory(prefix="cp") as directory:
-        # A busy computer that emulates a processor needs more than ten seconds for a sudo now and then.
-        yield {"ANSIBLE_SSH_CONTROL_PATH_DIR": directory, "ANSIBLE_TIMEOUT": "60"}
+        yield {"ANSIBLE_SSH_CONTROL_PATH_DIR": directory}
         for path in Path(directory).iterdir():
             subprocess.run(
                 ["ssh", "-O", "exit", "-o", f"ControlPath={path}", ADDRESS], capture_output=True, check=False

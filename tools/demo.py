@@ -60,6 +60,8 @@ def reached(machine: dict[str, Any]) -> dict[str, Any]:
         "ansible_user": machine["ssh_user"],
         "ansible_ssh_private_key_file": machine["ssh_key"],
         "ansible_ssh_common_args": f"-o UserKnownHostsFile={machine['known_hosts']}",
+        # Ansible's ten seconds are too short for a sudo where several emulated machines share two cores.
+        "ansible_ssh_timeout": 60,
     }
 
 

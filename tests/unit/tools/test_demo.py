@@ -60,6 +60,7 @@ def test_the_inventory_is_one_entry_with_its_own_list_of_known_hosts():
         "ansible_user": "ubuntu",
         "ansible_ssh_private_key_file": "/lab/key",
         "ansible_ssh_common_args": "-o UserKnownHostsFile=/lab/known_hosts",
+        "ansible_ssh_timeout": 60,
         "app_source": "examples/currents",
     }
     assert (demo.ROOT / entry[1]["app_source"] / "app.py").is_file()
