@@ -25,7 +25,8 @@ TITLE = "What a deploy costs"
 #: How often each is run; the median counts. They take turns: how busy this computer is changes from minute to minute.
 ROUNDS = 3
 IDLE = {"ping": str(WAYS / "ping.yml"), "deploy": "playbooks/deploy.yml", "site": "site.yml"}
-RIVALS = ("script", "ansistrano")
+#: What the page calls them.
+RIVALS = {"script": "the script", "ansistrano": "Ansistrano's steps"}
 STREAK = 10
 #: Visitors a second during the streak: half of them keep their connections.
 RATE = 20.0
@@ -138,6 +139,11 @@ def medians(runs: Mapping[str, Sequence[Run]]) -> dict[str, float]:
     return {name: round(statistics.median(run.seconds for run in some), 2) for name, some in runs.items()}
 
 
+def answered(runs: Mapping[str, Sequence[Run]]) -> dict[str, float]:
+    """Return the median seconds until what was deployed answered."""
+    return {name: round(statistics.median(run.answered_seconds for run in some), 2) for name, some in runs.items()}
+
+
 def phases_of(runs: Sequence[Run]) -> dict[str, float]:
     """Return the phases of the run that took the median time."""
     return phases(sorted(runs, key=lambda run: run.seconds)[len(runs) // 2].output)
@@ -179,6 +185,7 @@ def measure() -> dict[str, Any]:
         "machine": machine,
         "emulated": emulated,
         "seconds": {"first": bench.first_seconds, **medians(idle), **medians(busy)},
+        "answered_seconds": answered(busy),
         "phases": {"redeploy": phases_of(busy["redeploy"]), "deploy": phases_of(idle["deploy"])},
         "streak": under_load,
         "controller": {"cores": cores, "cpu_seconds": site_cpu},
@@ -217,6 +224,7 @@ def page(result: Result) -> list[str]:
         *table(("what", "s", "against s", "ratio", "promised", "verdict"), rows),
         "",
         *_RIVALS,
+        *_answered_lines(result["answered_seconds"]),
         *(_EMULATED if result["emulated"] else ()),
         "",
         "Which phase costs what, in seconds; with nothing to do, the same phase:",
@@ -240,6 +248,12 @@ _EMULATED = (
     "- The processor is emulated: what the machine does takes some ten times as long as it would, what the controller",
     "  does takes as long as ever. A boot of the app weighs more here than on a real host, the network less.",
 )
+
+
+def _answered_lines(found: Mapping[str, float]) -> list[str]:
+    ways = {"redeploy": "`deploy.yml`", **RIVALS}
+    each = ", ".join(f"{words} after {figure(found[name])} s" for name, words in ways.items())
+    return [f"- Until what was deployed answered a visitor: {each}."]
 
 
 def _phase_rows(found: Mapping[str, Mapping[str, float]]) -> list[list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import resource
@@ -14,7 +15,6 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -45,7 +45,7 @@ _PHASES = re.compile(r"^Phase +time +changed +failed$\n((?:.+\n)+)", re.MULTILIN
 _PHASE = re.compile(r"^(.+?) +([0-9.]+) s +\d+ +\d+$")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Run:
     """What a command took.
 
@@ -53,11 +53,13 @@ class Run:
         seconds: of the whole process.
         cpu_seconds: of this computer's processors, that of its children included.
         output: all that it printed.
+        answered_seconds: until what it deployed answered a visitor; 0 where it deploys nothing.
     """
 
     seconds: float
     cpu_seconds: float
     output: str
+    answered_seconds: float = 0.0
 
 
 def timed(words: Sequence[str], environment: Mapping[str, str]) -> Run:
@@ -160,6 +162,7 @@ class Deploys:
         """
         self._count += 1
         mark(self.code, self._count)
+        start = time.monotonic()
         run = {"playbook": self.play, "script": self._script, "ansistrano": self._ansistrano}[way]()
         if way == "playbook":
             if not changed(run.output):
@@ -169,7 +172,7 @@ class Deploys:
             url = f"http://127.0.0.1:{self.bench.machine.describe()['forwards'][str(PORTS[way])]}/health"
             if not poll(lambda: answers(url), WELL_SECONDS):
                 raise BenchError(f"the app that {way} deployed is not well")
-        return run
+        return dataclasses.replace(run, answered_seconds=round(time.monotonic() - start, 2))
 
     def wait_unwatched(self) -> None:
         """Wait until the last deploy is no longer watched: the watch is the site's work, not the next one's."""

@@ -17,7 +17,7 @@ import yaml
 
 from plugins.module_utils.run_report import table as phase_table
 from tools import bench_deploy, bench_ways
-from tools.bench_deploy import PROMISES, STREAK, failures, many, medians, page, phases_of
+from tools.bench_deploy import PROMISES, STREAK, answered, failures, many, medians, page, phases_of
 from tools.bench_part import BenchError
 from tools.bench_ways import PORTS, WAYS, Run, changed, cold, copied, mark, phases, timed, unit_of
 from tools.load import Load
@@ -34,6 +34,7 @@ GOOD = {
         "script": 25.0,
         "ansistrano": 130.0,
     },
+    "answered_seconds": {"redeploy": 60.5, "script": 32.0, "ansistrano": 130.25},
     "phases": {"redeploy": {"app": 20.0, "release": 30.0}, "deploy": {"app": 2.0}},
     "streak": {
         "kept": {"ok": 900},
@@ -118,6 +119,23 @@ def test_the_median_counts_and_brings_its_phases():
     runs = [Run(seconds, 0.0, table_of(seconds)) for seconds in (9.0, 2.0, 5.0)]
     assert medians({"playbook": runs}) == {"playbook": 5.0}
     assert phases_of(runs) == {"app": 5.0, "Check the hosts": 1.5}
+
+
+def test_the_page_says_when_each_way_had_the_app_answering():
+    runs = [Run(1.0, 0.0, "", answered_seconds=seconds) for seconds in (9.0, 2.0, 5.0)]
+    assert answered({"script": runs}) == {"script": 5.0}
+    words = "`deploy.yml` after 60.5 s, the script after 32.0 s, Ansistrano's steps after 130.2 s."
+    assert f"- Until what was deployed answered a visitor: {words}" in page(GOOD)
+
+
+def test_a_deploy_is_over_when_the_app_answers(monkeypatch, tmp_path):
+    clock = iter([100.0, 107.5])
+    monkeypatch.setattr(bench_ways.time, "monotonic", lambda: next(clock))
+    (tmp_path / "currents").mkdir()
+    (tmp_path / "currents" / "site.py").write_text("")
+    deploys = bench_ways.Deploys(None, types.SimpleNamespace(wait_well=lambda: None), tmp_path)
+    deploys.play = lambda: Run(5.0, 1.0, "Finished: 4 changed, 0 failed on 1 host in 4.0 s\n")
+    assert deploys.deploy("playbook") == Run(5.0, 1.0, deploys.play().output, answered_seconds=7.5)
 
 
 def table_of(seconds):
