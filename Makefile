@@ -41,7 +41,7 @@ mutation: lab-ready ## Break what matters, line by line: do the tests notice? AR
 interrupt: lab-ready ## Kill deploys after each task, cut the power, compare the rerun; hours, kept in docs/interrupt.md
 	$(VENV)/python -m tools.interrupt $(ARGS)
 
-bench: lab-ready ## Measure what is promised in figures, kept in docs/bench.md; ARGS=overhead, recovery or deploy for a part
+bench: lab-ready ## Measure what is promised in figures, kept in docs/bench.md; ARGS=overhead, recovery, deploy or hosts for a part
 	$(VENV)/python -m tools.bench $(ARGS)
 
 lock: setup ## Resolve requirements.in into requirements.lock

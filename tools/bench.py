@@ -13,11 +13,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tools import bench_deploy, bench_overhead, bench_recovery
+from tools import bench_deploy, bench_hosts, bench_overhead, bench_recovery
 from tools.bench_part import ROOT, BenchError, Part
 
 #: In the order in which they are measured and shown.
-PARTS: dict[str, Part] = {"overhead": bench_overhead, "recovery": bench_recovery, "deploy": bench_deploy}
+PARTS: dict[str, Part] = {
+    "overhead": bench_overhead,
+    "recovery": bench_recovery,
+    "deploy": bench_deploy,
+    "hosts": bench_hosts,
+}
 KEPT = ROOT / "docs" / "bench.json"
 PAGE = ROOT / "docs" / "bench.md"
 HEAD = """# What was measured

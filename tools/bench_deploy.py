@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import statistics
 import sys
 import urllib.request
@@ -30,7 +29,6 @@ RIVALS = {"script": "the script", "ansistrano": "Ansistrano's steps"}
 STREAK = 10
 #: Visitors a second during the streak: half of them keep their connections.
 RATE = 20.0
-MANY_HOSTS = 8
 #: The watch after a deploy is no part of it. It has to be over before the next measurement.
 WATCH_SECONDS = 5
 
@@ -149,17 +147,6 @@ def phases_of(runs: Sequence[Run]) -> dict[str, float]:
     return phases(sorted(runs, key=lambda run: run.seconds)[len(runs) // 2].output)
 
 
-def many(wall: float, cpu: float, cores: int) -> float:
-    """Return how much longer than one host many may take: no more than if this computer worked for them in turns.
-
-    Args:
-        wall: seconds of a run with one host.
-        cpu: of them, what this computer's processors worked.
-        cores: how many it has.
-    """
-    return (wall + (MANY_HOSTS - 1) * cpu / cores) / wall
-
-
 def measure() -> dict[str, Any]:
     """Boot a machine and deploy to it in every way; see `tools.bench_part.Part`."""
     with TemporaryDirectory() as scratch:
@@ -179,8 +166,6 @@ def measure() -> dict[str, Any]:
             under_load = streak(deploys, site)
             machine = bench.described()
             emulated = bench.emulated()
-    cores = os.cpu_count() or 1
-    site_cpu = round(statistics.median(run.cpu_seconds for run in idle["site"]), 2)
     return {
         "machine": machine,
         "emulated": emulated,
@@ -188,7 +173,6 @@ def measure() -> dict[str, Any]:
         "answered_seconds": answered(busy),
         "phases": {"redeploy": phases_of(busy["redeploy"]), "deploy": phases_of(idle["deploy"])},
         "streak": under_load,
-        "controller": {"cores": cores, "cpu_seconds": site_cpu},
     }
 
 
@@ -232,8 +216,6 @@ def page(result: Result) -> list[str]:
         *table(("phase", "a changed line", "nothing to do"), _phase_rows(result["phases"])),
         "",
         *_streak_lines(found),
-        "",
-        *_host_lines(result),
     ]
 
 
@@ -270,18 +252,6 @@ def _streak_lines(found: Mapping[str, Any]) -> list[str]:
         f"half of them on connections that are kept, and more from the machine itself: {asked} requests, **{bad}**.",
         f"Median wait {found['median_wait_seconds']:.3f} s, longest {found['longest_wait_seconds']:.1f} s; "
         f"visitors saw {new_releases(found)} new releases.",
-    ]
-
-
-def _host_lines(result: Result) -> list[str]:
-    wall, about = result["seconds"]["site"], result["controller"]
-    cpu, cores = about["cpu_seconds"], about["cores"]
-    most, least = (many(*one, cores) for one in ((wall, cpu), (1, 1)))
-    return [
-        f"{MANY_HOSTS} hosts are not measured: so many machines do not fit on one computer. Hosts work beside one",
-        f"another; what limits them is the controller, which works {cpu:.1f} of the {wall:.1f} s of a `site.yml` with",
-        f"nothing to do. On its {cores} cores {MANY_HOSTS} hosts as slow as this one then take at most {most:.1f}",
-        f"times as long as one; {MANY_HOSTS} that answer at once, at most {least:.1f} times.",
     ]
 
 

@@ -91,6 +91,15 @@ def poll(true: Callable[[], object], seconds: float) -> bool:
     return True
 
 
+def must(*words: str) -> None:
+    """Run a command, its output to the terminal. Raises BenchError when it fails."""
+    # An ssh that ends with its machine leaves the terminal non-blocking, and Ansible refuses that.
+    for descriptor in (0, 1, 2):
+        os.set_blocking(descriptor, True)
+    if (status := subprocess.run(words, cwd=ROOT, check=False).returncode) != 0:
+        raise BenchError(f"status {status} of: {' '.join(words)}")
+
+
 class Shell:
     """A root shell on the machine that stays open: a login of its own for each command takes a second there."""
 
@@ -262,7 +271,7 @@ class Bench:
         words = ["up", NAME, "--image", IMAGE, "--memory", str(MEMORY_MIB), "--cores", str(CORES)]
         try:
             words += ["--seed-packages", self.packages, "--forward", *map(str, self.ports)]
-            self._must(sys.executable, "-m", "lab", *words)
+            must(sys.executable, "-m", "lab", *words)
             written = inventory(self.machine.describe())
             written["all"]["hosts"][APP].update(self.settings)
             (self.inventory / "hosts.yml").write_text(yaml.safe_dump(written), encoding="utf-8")
@@ -283,7 +292,7 @@ class Bench:
 
     def play(self, playbook: str, *more: str) -> None:
         """Run a playbook on it. Raises BenchError."""
-        self._must(*self.playbook(playbook, *more))
+        must(*self.playbook(playbook, *more))
 
     def playbook(self, playbook: str, *more: str) -> list[str]:
         """Return the command that runs a playbook on it."""
@@ -298,12 +307,3 @@ class Bench:
     def emulated(self) -> bool:
         """Tell whether its processor is emulated."""
         return self.machine.describe()["accelerator"] == "tcg"
-
-    @staticmethod
-    def _must(*words: str) -> None:
-        """Run a command, its output to the terminal. Raises BenchError when it fails."""
-        # An ssh that ends with its machine leaves the terminal non-blocking, and Ansible refuses that.
-        for descriptor in (0, 1, 2):
-            os.set_blocking(descriptor, True)
-        if (status := subprocess.run(words, cwd=ROOT, check=False).returncode) != 0:
-            raise BenchError(f"status {status} of: {' '.join(words)}")

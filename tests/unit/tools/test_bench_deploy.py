@@ -17,7 +17,7 @@ import yaml
 
 from plugins.module_utils.run_report import table as phase_table
 from tools import bench_deploy, bench_ways
-from tools.bench_deploy import PROMISES, STREAK, answered, failures, many, medians, page, phases_of
+from tools.bench_deploy import PROMISES, STREAK, answered, failures, medians, page, phases_of
 from tools.bench_part import BenchError
 from tools.bench_ways import PORTS, WAYS, Run, changed, cold, copied, mark, phases, timed, unit_of
 from tools.load import Load
@@ -45,7 +45,6 @@ GOOD = {
         "releases": [f"code-{number}" for number in range(STREAK + 1)],
         "deploy_seconds": [61.0, 63.0, 62.0],
     },
-    "controller": {"cores": 2, "cpu_seconds": 5.0},
 }
 
 
@@ -107,12 +106,6 @@ def test_the_page_shows_phases_side_by_side_and_says_where_the_processor_is_emul
     assert "| release | 30.0 | - |" in lines
     assert "emulated" not in "\n".join(lines)
     assert "emulated" in "\n".join(page(result(emulated=True)))
-
-
-def test_many_hosts_are_limited_by_the_controllers_cores():
-    assert many(20.0, 0.0, 2) == 1
-    assert many(20.0, 20.0, 2) == 4.5
-    assert many(20.0, 20.0, 7) == 2
 
 
 def test_the_median_counts_and_brings_its_phases():
