@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import statistics
 import subprocess
@@ -135,7 +136,7 @@ def measure() -> dict[str, Any]:
                     progress(f"{playbook} on {which}, {turn + 1} of {ROUNDS}")
                     words = [program, "-i", str(hosts), playbook, *limit]
                     with cold() as environment:
-                        samples[name][which].append(sampled(lambda w=words, e=environment: timed(w, e), machines))
+                        samples[name][which].append(sampled(functools.partial(timed, words, environment), machines))
         about = machines[0].describe()
     return {
         "machine": f"{HOSTS} machines with {about['image']} on 1 core each ({about['accelerator']})",
