@@ -108,11 +108,15 @@ def read_certificates(directory: Path = _CERTIFICATES) -> dict[str, str]:
 
 
 def read_module_sources() -> dict[str, str]:
-    """Return what Ansible sends to a machine as it is installed here, by file name; nothing without Ansible."""
+    """Return what Ansible sends to a machine as it is installed here, by path; nothing without Ansible."""
     found = importlib.util.find_spec("ansible")
     roots = [Path(place) for place in (found and found.submodule_search_locations) or []]
-    paths = [path for root in roots for part in ("modules", "module_utils") for path in (root / part).rglob("*.py")]
-    return {"-".join(path.parts[-4:]): path.read_text(encoding="utf-8") for path in sorted(paths)}
+    return {
+        str(path.relative_to(root)): path.read_text(encoding="utf-8")
+        for root in roots
+        for part in ("module_utils", "modules")
+        for path in sorted((root / part).rglob("*.py"))
+    }
 
 
 def make_spec(

@@ -56,8 +56,8 @@ def test_the_same_source_is_compiled_once_and_another_one_anew(ask):
 
 
 def test_what_was_compiled_ahead_is_not_compiled_again(ask, tmp_path):
-    (tmp_path / "ahead").mkdir()
-    (tmp_path / "ahead" / "ansible-modules-module.py").write_text("ANSWER = 1")
+    (tmp_path / "ahead" / "modules").mkdir(parents=True)
+    (tmp_path / "ahead" / "modules" / "module.py").write_text("ANSWER = 1")
     ask.ahead(tmp_path / "ahead")
     assert ask("ANSWER = 1") == ["1", "0"]
 
