@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import statistics
-import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,12 +13,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tools.bench_part import ROOT, BenchError, Result, figure, table
+from tools.bench_part import ROOT, BenchError, Result, figure, progress, table
 from tools.bench_site import SETTINGS, THREADS, WORKERS, Bench, Site
 from tools.bench_ways import PACKAGES, PORTS, WAYS, Deploys, Run, changed, copied, phases
 from tools.demo import PORT, SEED_PACKAGES
 from tools.load import Ask, Load
 
+PART = "deploy"
 TITLE = "What a deploy costs"
 #: How often each is run; the median counts. They take turns: how busy this computer is changes from minute to minute.
 ROUNDS = 3
@@ -69,17 +69,12 @@ PROMISES = (
 )
 
 
-def progress(text: str) -> None:
-    """Say what is being measured."""
-    print(f"bench: deploy: {text}", file=sys.stderr, flush=True)
-
-
 def idle_runs(deploys: Deploys) -> dict[str, list[Run]]:
     """Run a ping and the playbooks that have nothing to do, in turns. Raises BenchError when one changes something."""
     runs: dict[str, list[Run]] = {name: [] for name in IDLE}
     for turn in range(ROUNDS):
         for name, playbook in IDLE.items():
-            progress(f"nothing to do, {name}, {turn + 1} of {ROUNDS}")
+            progress(PART, f"nothing to do, {name}, {turn + 1} of {ROUNDS}")
             run = deploys.play(playbook)
             if changed(run.output):
                 raise BenchError(f"{playbook} changed something where nothing had to be done")
@@ -90,12 +85,12 @@ def idle_runs(deploys: Deploys) -> dict[str, list[Run]]:
 def redeploys(deploys: Deploys) -> dict[str, list[Run]]:
     """Deploy a changed line in each way, in turns; the rivals once before, since the site's caches are full already."""
     for name in RIVALS:
-        progress(f"a changed line, {name}, to fill caches")
+        progress(PART, f"a changed line, {name}, to fill caches")
         deploys.deploy(name)
     runs: dict[str, list[Run]] = {name: [] for name in (*RIVALS, "redeploy")}
     for turn in range(ROUNDS):
         for name, kept in runs.items():
-            progress(f"a changed line, {name}, {turn + 1} of {ROUNDS}")
+            progress(PART, f"a changed line, {name}, {turn + 1} of {ROUNDS}")
             kept.append(deploys.deploy("playbook" if name == "redeploy" else name))
         deploys.wait_unwatched()
     return runs
@@ -108,7 +103,7 @@ def streak(deploys: Deploys, site: Site) -> dict[str, Any]:
     with site.inside() as inside, contextlib.ExitStack() as running:
         loads = [running.enter_context(Load(ask, rate=RATE / len(asks), seconds=3600)) for ask in asks]
         for number in range(STREAK):
-            progress(f"under load, {number + 1} of {STREAK}: {loads[0].so_far().summary().line()}")
+            progress(PART, f"under load, {number + 1} of {STREAK}: {loads[0].so_far().summary().line()}")
             seconds.append(deploys.deploy("playbook").seconds)
             seen.append(release_at(site.url))
         kept, new = (load.stop().summary() for load in loads)
@@ -156,7 +151,7 @@ def measure() -> dict[str, Any]:
             ports=(PORT, *PORTS.values()),
             settings={**SETTINGS, "app_source": str(code), "release_watch_seconds": WATCH_SECONDS},
         )
-        progress("a machine, and the first site.yml")
+        progress(PART, "a machine, and the first site.yml")
         with bench as site:
             deploys = Deploys(bench, site, code)
             deploys.prepare()

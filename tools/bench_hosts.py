@@ -21,11 +21,12 @@ from lab.errors import LabError
 from lab.machine import Machine
 from lab.paths import Home
 from lab.ssh import run_remote
-from tools.bench_part import ROOT, BenchError, Result, figure, table
+from tools.bench_part import ROOT, BenchError, Result, figure, progress, table
 from tools.bench_site import APP, IMAGE, WELL_SECONDS, must, poll
 from tools.bench_ways import Run, changed, cold, timed
 from tools.demo import PATIENCE, PORT, SEED_PACKAGES, SMALL, SMALL_MIB, reached
 
+PART = "hosts"
 TITLE = "What more hosts cost"
 HOSTS = 8
 #: A run with all of them takes at most so many times as long as with one.
@@ -53,11 +54,6 @@ class Sample:
     seconds: float
     controller_seconds: float
     machines_seconds: float
-
-
-def progress(text: str) -> None:
-    """Say what is being measured."""
-    print(f"bench: hosts: {text}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -124,7 +120,7 @@ def measure() -> dict[str, Any]:
         hosts = Path(scratch, "hosts.yml")
         hosts.write_text(yaml.safe_dump(inventory(machines)), encoding="utf-8")
         hosts.with_name("group_vars").symlink_to(ROOT / "group_vars")
-        progress(f"the first site.yml, on {HOSTS} hosts at once")
+        progress(PART, f"the first site.yml, on {HOSTS} hosts at once")
         must(program, "-i", str(hosts), "site.yml")
         if not poll(lambda: not any(map(is_watched, machines)), WELL_SECONDS):
             raise BenchError("a release is watched for ever")
@@ -133,7 +129,7 @@ def measure() -> dict[str, Any]:
         for turn in range(ROUNDS):
             for name, playbook in PLAYBOOKS.items():
                 for which, limit in limits.items():
-                    progress(f"{playbook} on {which}, {turn + 1} of {ROUNDS}")
+                    progress(PART, f"{playbook} on {which}, {turn + 1} of {ROUNDS}")
                     words = [program, "-i", str(hosts), playbook, *limit]
                     with cold() as environment:
                         samples[name][which].append(sampled(functools.partial(timed, words, environment), machines))

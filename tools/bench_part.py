@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,11 @@ class Part(Protocol):
 
     def failures(self, result: Result) -> list[str]:
         """Return what is not as good as it was promised to be, one line each."""
+
+
+def progress(part: str, text: str) -> None:
+    """Say what a part measures now."""
+    print(f"bench: {part}: {text}", file=sys.stderr, flush=True)
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
