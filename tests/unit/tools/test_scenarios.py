@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -163,6 +165,23 @@ def test_those_of_a_line_follow_one_another_on_one_machine_that_is_removed(monke
     done.clear()
     scenarios.run_line(["memory"])
     assert done == [("memory", "")], "alone it has a machine of its own"
+
+
+@pytest.mark.parametrize(("given", "removed"), [("line-1", False), ("", True)])
+def test_molecule_leaves_a_machine_that_it_was_given(tmp_path, given, removed):
+    environment = {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_STDOUT_CALLBACK": "default",
+        "LAB_HOME": str(tmp_path / "lab"),
+        "MOLECULE_SCENARIO_NAME": "front",
+        "MOLECULE_SCENARIO_DIRECTORY": str(tmp_path),
+        "SCENARIO_MACHINE": given,
+    }
+    program = Path(sys.executable).with_name("ansible-playbook")
+    destroy = [program, "-i", "currents,", ROOT / "molecule/shared/destroy.yml"]
+    done = subprocess.run(destroy, env=environment, capture_output=True, text=True, check=True)
+    assert ("changed: [currents]" in done.stdout) is removed, done.stdout
 
 
 def test_only_those_that_were_named_are_in_a_line():
