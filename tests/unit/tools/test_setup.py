@@ -23,9 +23,8 @@ $FAILS) exit 100 ;;
 *qemu-system-x86*) printf '#!/bin/sh\\n' >"$BIN/qemu-system-x86_64" && chmod +x "$BIN/qemu-system-x86_64" ;;
 esac
 """
-SOURCE = (
-    "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian/ bookworm-backports main\n"
-)
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+SOURCE = f"deb [signed-by={KEYRING}] http://mirror.example/debian/ bookworm-backports main\n"
 EMULATED = qemu.host_accelerator().name == "tcg"
 FROM_BACKPORTS = "--target-release bookworm-backports qemu-system-x86 qemu-utils"
 
