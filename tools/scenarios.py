@@ -12,13 +12,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: It boots two machines, which fill two cores; those after it boot one each, so two of them run side by side.
+#: It brings the site to a bare machine of each release of Debian.
 FIRST = "default"
+#: Those that go on with the first one's machines, one after the other on each: a site that is there already is brought
+#: to other settings sooner than a bare machine. The others have machines of their own, and run beside the first.
+LINES = {"debian12": ("release", "memory", "tunnel"), "debian13": ("restart", "front")}
+#: There are two cores: more machines than these wait for one another.
 SIDE_BY_SIDE = 2
 #: Not among those that run without being named, and why: the summary says so.
 BY_HAND = {
@@ -26,9 +30,6 @@ BY_HAND = {
     "pressure": "takes a quarter of an hour where the processor is emulated; run it by tools/scenarios.py pressure",
     "rolling": "boots three machines, an hour where the processor is emulated; run it by tools/scenarios.py rolling",
 }
-#: The others. Those of a line follow one another on one machine: a site that is there already is brought to other
-#: settings sooner than a bare machine. Two lines run side by side, in this order.
-LINES = (("release", "memory", "tunnel", "front"), ("restart",), ("guests",))
 SILENT = re.compile(r"missing playbook|no tests found|no tests ran|verifier is disabled", re.IGNORECASE)
 #: Made-up secrets of the tests' inventories: whatever prints one would print a real one.
 CANARY = re.compile(r"canary-[0-9a-f]{16}")
@@ -101,18 +102,23 @@ def causes(lines: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))[:SHOWN_CAUSES]
 
 
-def remove(machine: str) -> list[str]:
-    """Remove a machine of the lab, if it is there; return what the lab says of it."""
-    down = [sys.executable, "-m", "lab", "down", machine]
+def prefix() -> str:
+    """Return how the names of the shared machines begin: with the checkout, so that two of them can test at once."""
+    return f"line-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}"
+
+
+def remove(image: str) -> list[str]:
+    """Remove the shared machine of an image, if it is there; return what the lab says of it."""
+    down = [sys.executable, "-m", "lab", "down", f"{prefix()}-{image}"]
     return subprocess.run(down, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False).stdout.splitlines()
 
 
-def run(name: str, machine: str = "") -> Outcome:
+def run(name: str, shared: Sequence[str] = ()) -> Outcome:
     """Run one scenario, its output going to the terminal as it comes, each line after the scenario's name.
 
     Args:
         name: of the scenario.
-        machine: the lab's name of one that others use as well; Molecule leaves it there, a failure removes it.
+        shared: the images whose shared machines it uses; Molecule leaves those there, a failure removes them.
     """
     start = time.monotonic()
     molecule = Path(sys.executable).with_name("molecule")
@@ -123,7 +129,7 @@ def run(name: str, machine: str = "") -> Outcome:
         [molecule, "test", "--scenario-name", name],
         cwd=ROOT,
         # Wide enough that no message is broken in two.
-        env={**os.environ, "PATH": path, "COLUMNS": "200", "SCENARIO_MACHINE": machine},
+        env={**os.environ, "PATH": path, "COLUMNS": "200", "SCENARIO_MACHINES": prefix() if shared else ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -140,46 +146,52 @@ def run(name: str, machine: str = "") -> Outcome:
     if process.returncode:
         complaints.append(f"molecule ended with {process.returncode}")
     good = not failed and not complaints
-    if machine and not good:
+    for image in () if good else shared:
         # Whatever it left is nobody's to begin with.
-        lines += remove(machine)
+        lines += remove(image)
     why = () if good else tuple(causes(lines))
     lost = any(LOST.search(line) for line in lines)
     return Outcome(name, passed, failed, time.monotonic() - start, tuple(complaints), why, lost)
 
 
-def run_line(names: Sequence[str]) -> list[Outcome]:
-    """Run scenarios one after the other, on one machine when there are several."""
-    if len(names) == 1:
-        return [run_again_if_lost(names[0])]
-    # As the scenarios' own names: two checkouts can test at once.
-    machine = f"line-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}-{names[0]}"
-    remove(machine)
+def run_line(names: Iterable[str], image: str) -> list[Outcome]:
+    """Run scenarios one after the other on the shared machine of an image, and remove it."""
     try:
-        return [run_again_if_lost(name, machine) for name in names]
+        return [run_again_if_lost(name, (image,)) for name in names]
     finally:
-        remove(machine)
+        remove(image)
 
 
-def lines_of(chosen: Sequence[str]) -> list[list[str]]:
-    """Return the scenarios to run side by side, each with those that follow it on its machine."""
-    lines = [[name for name in line if name in chosen] for line in LINES]
-    others = [[name] for name in chosen if not any(name in line for line in LINES)]
-    return [line for line in (*lines, *others) if line]
+def run_all(chosen: Sequence[str]) -> list[Outcome]:
+    """Run scenarios: the first one, those apart beside it, then those that go on with its machines."""
+    apart = [name for name in chosen if name != FIRST and all(name not in line for line in LINES.values())]
+    lines = {image: [name for name in line if name in chosen] for image, line in LINES.items()}
+    for image in LINES:
+        remove(image)  # what a killed run left
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        first = [pool.submit(run_again_if_lost, name, tuple(LINES)) for name in chosen if name == FIRST]
+        others = [pool.submit(run_again_if_lost, name) for name in apart]
+        wait(first)
+        following = [pool.submit(run_line, names, image) for image, names in lines.items()]
+    return [
+        *(job.result() for job in first),
+        *(outcome for job in following for outcome in job.result()),
+        *(job.result() for job in others),
+    ]
 
 
-def run_again_if_lost(name: str, machine: str = "") -> Outcome:
+def run_again_if_lost(name: str, shared: Sequence[str] = ()) -> Outcome:
     """Run one scenario, and once more when it failed because the emulator died under its machine.
 
     QEMU 7.2 can crash when it emulates on a busy computer (lab/machine.py tells how).
     """
-    outcome = run(name, machine)
+    outcome = run(name, shared)
     if outcome.good or not outcome.lost:
         return outcome
     print(f"{name:>9} QEMU ended under a machine, which says nothing about the tests: running {name} once more")
     for cause in outcome.causes:
         print(f"{name:>9} {cause}")
-    return run(name, machine)
+    return run(name, shared)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -203,10 +215,7 @@ def main(names: Sequence[str]) -> int:
     if unknown:
         print(f"there is no scenario {', '.join(unknown)}; there are: {', '.join(found)}")
         return 2
-    outcomes = [run_again_if_lost(name) for name in chosen if name == FIRST]
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        for line in pool.map(run_line, lines_of([name for name in chosen if name != FIRST])):
-            outcomes += line
+    outcomes = run_all(chosen)
     print("\n" + table(outcomes))
     for outcome in outcomes:
         for cause in outcome.causes:

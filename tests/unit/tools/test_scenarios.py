@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -99,11 +101,12 @@ def tree(tmp_path, monkeypatch):
         (tmp_path / "molecule" / name).mkdir(parents=True)
         (tmp_path / "molecule" / name / "molecule.yml").write_text("---\n")
     monkeypatch.setattr(scenarios, "ROOT", tmp_path)
+    monkeypatch.setattr(scenarios, "remove", lambda image: [])
     return tmp_path
 
 
 def test_an_unknown_scenario_is_refused_with_the_names_there_are(tree, monkeypatch, capsys):
-    monkeypatch.setattr(scenarios, "run", lambda name, machine="": pytest.fail("ran"))
+    monkeypatch.setattr(scenarios, "run", lambda name, shared=(): pytest.fail("ran"))
     assert main(["default", "nowhere"]) == 2
     assert capsys.readouterr().out == "there is no scenario nowhere; there are: alpha, default\n"
 
@@ -137,34 +140,68 @@ def test_the_end_of_the_output_says_why_a_scenario_failed():
     ]
 
 
-def test_all_scenarios_run_the_broadest_first(tree, monkeypatch, capsys):
+def test_all_scenarios_run(tree, monkeypatch, capsys):
     ran = []
-    monkeypatch.setattr(scenarios, "run", lambda name, machine="": ran.append(name) or Outcome(name, 2, 0, 1, ()))
+    monkeypatch.setattr(scenarios, "run", lambda name, shared=(): ran.append(name) or Outcome(name, 2, 0, 1, ()))
     assert main([]) == 0
-    assert ran == ["default", "alpha"]
+    assert sorted(ran) == ["alpha", "default"]
     assert capsys.readouterr().out.splitlines()[-1] == "4 passed, 0 failed"
 
 
-def test_each_scenario_of_the_order_is_there():
-    assert {path.parent.name for path in scenarios.ROOT.glob("molecule/*/molecule.yml")} == {
-        scenarios.FIRST,
-        *(name for line in scenarios.LINES for name in line),
-        *scenarios.BY_HAND,
-    }
+def test_each_scenario_of_the_order_is_there(tree, monkeypatch):
+    found = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
+    named = [scenarios.FIRST, *(name for line in scenarios.LINES.values() for name in line), *scenarios.BY_HAND]
+    assert sorted(named) == sorted(set(named)), "none twice"
+    assert set(named) <= found
 
 
-def test_those_of_a_line_follow_one_another_on_one_machine_that_is_removed(monkeypatch):
+@pytest.fixture
+def done(monkeypatch):
+    """What is run and removed, in its order, without a lab."""
     done = []
-    monkeypatch.setattr(scenarios, "remove", lambda machine: done.append(("removed", machine)) or [])
+    monkeypatch.setattr(scenarios, "remove", lambda image: done.append(f"remove {image}") or [])
     monkeypatch.setattr(
-        scenarios, "run", lambda name, machine="": done.append((name, machine)) or Outcome(name, 2, 0, 1, ())
+        scenarios,
+        "run",
+        lambda name, shared=(): done.append(" ".join((name, *shared))) or Outcome(name, 2, 0, 1, ()),
     )
-    assert [one.name for one in scenarios.run_line(["release", "memory"])] == ["release", "memory"]
-    machine = done[0][1]
-    assert done == [("removed", machine), ("release", machine), ("memory", machine), ("removed", machine)]
-    done.clear()
-    scenarios.run_line(["memory"])
-    assert done == [("memory", "")], "alone it has a machine of its own"
+    return done
+
+
+def test_those_of_a_line_follow_one_another_on_one_machine_that_is_removed(done):
+    assert [one.name for one in scenarios.run_line(["release", "memory"], "debian12")] == ["release", "memory"]
+    assert done == ["release debian12", "memory debian12", "remove debian12"]
+
+
+def test_a_line_whose_scenario_breaks_leaves_no_machine(done, monkeypatch):
+    monkeypatch.setattr(scenarios, "run", lambda name, shared=(): 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        scenarios.run_line(["release"], "debian12")
+    assert done == ["remove debian12"]
+
+
+def test_what_follows_the_first_waits_for_its_machines_and_the_others_do_not(done, monkeypatch):
+    ended = threading.Event()
+
+    def run(name, shared=()):
+        done.append(" ".join((name, *shared)))
+        if name == "default":
+            assert ended.wait(20), "guests did not run beside it"
+            done.append("default ended")
+        if name == "guests":
+            ended.set()
+        return Outcome(name, 2, 0, 1, ())
+
+    monkeypatch.setattr(scenarios, "run", run)
+    order = ["default", "front", "guests", "memory", "release", "restart", "tunnel"]
+    ran = scenarios.run_all(order)
+    assert [one.name for one in ran] == ["default", "release", "memory", "tunnel", "restart", "front", "guests"]
+    assert done[:2] == ["remove debian12", "remove debian13"], "what a killed run left"
+    assert "default debian12 debian13" in done
+    assert "guests" in done
+    assert all(done.index("default ended") < done.index(one) for one in ("release debian12", "restart debian13"))
+    for last in ("tunnel debian12", "front debian13"):
+        assert f"remove {last.split()[1]}" in done[done.index(last) :]
 
 
 @pytest.mark.parametrize(("given", "removed"), [("line-1", False), ("", True)])
@@ -176,7 +213,7 @@ def test_molecule_leaves_a_machine_that_it_was_given(tmp_path, given, removed):
         "LAB_HOME": str(tmp_path / "lab"),
         "MOLECULE_SCENARIO_NAME": "front",
         "MOLECULE_SCENARIO_DIRECTORY": str(tmp_path),
-        "SCENARIO_MACHINE": given,
+        "SCENARIO_MACHINES": given,
     }
     program = Path(sys.executable).with_name("ansible-playbook")
     destroy = [program, "-i", "currents,", ROOT / "molecule/shared/destroy.yml"]
@@ -184,39 +221,52 @@ def test_molecule_leaves_a_machine_that_it_was_given(tmp_path, given, removed):
     assert ("changed: [currents]" in done.stdout) is removed, done.stdout
 
 
-def test_only_those_that_were_named_are_in_a_line():
-    assert scenarios.lines_of(["adopt", "memory", "release", "guests"]) == [
-        ["release", "memory"],
-        ["guests"],
-        ["adopt"],
-    ]
+def test_only_those_that_were_named_run(done):
+    assert [one.name for one in scenarios.run_all(["adopt", "memory"])] == ["memory", "adopt"]
 
 
-def test_the_scenarios_of_a_line_ask_for_the_same_machine():
-    asked = {name: yaml.safe_load((ROOT / "molecule" / name / "inventory/hosts.yml").read_text()) for name in chained()}
-    wishes = {
-        name: {key: value for key, value in content["all"]["hosts"]["currents"].items() if is_the_machines(key)}
-        for name, content in asked.items()
-    }
-    assert all(wish == wishes["release"] for wish in wishes.values()), wishes
+def hosts_of(name):
+    return yaml.safe_load((ROOT / "molecule" / name / "inventory/hosts.yml").read_text())["all"]["hosts"]
 
 
-def chained():
-    return next(line for line in scenarios.LINES if len(line) > 1)
+def wish(host, image):
+    """What a host of a scenario asks of the lab."""
+    asked = {key: value for key, value in host.items() if key.startswith("lab_") and key != "lab_machine"}
+    return {**asked, "lab_image": asked["lab_image"].replace("{{ inventory_hostname }}", image)}
 
 
-def is_the_machines(key):
-    return key.startswith("lab_") and key != "lab_machine"
+@pytest.mark.parametrize(("image", "name"), [(image, name) for image, line in scenarios.LINES.items() for name in line])
+def test_who_goes_on_with_a_machine_asks_for_the_same_one(image, name):
+    assert wish(hosts_of(name)["currents"], image) == wish(hosts_of(scenarios.FIRST)[image], image)
 
 
-def test_a_failure_takes_the_machine_away_and_hears_whether_it_was_lost(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("given", "called"), [("line-1", "line-1-debian13"), ("", "front-{}-front")], ids=["shared", "its own"]
+)
+def test_a_machine_is_named_after_the_first_scenarios_or_after_its_own(tmp_path, given, called):
+    environment = {**os.environ, "MOLECULE_SCENARIO_NAME": "front", "SCENARIO_MACHINES": given}
+    ansible = Path(sys.executable).with_name("ansible")
+    variables = f"@{ROOT}/molecule/shared/vars/lab.yml"
+    inventory = ROOT / "molecule/front/inventory/hosts.yml"
+    asked = [ansible, "-i", inventory, "currents", "--playbook-dir", ROOT / "molecule/shared", "-e", variables]
+    shown = subprocess.run(
+        [*asked, "-m", "ansible.builtin.debug", "-a", "msg={{ lab_machine_name }}"],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    checkout = hashlib.sha1(str(ROOT / "molecule/shared").encode(), usedforsecurity=False).hexdigest()[:6]
+    assert f'"{called.format(checkout)}"' in shown.stdout
+
+
+def test_a_failure_takes_the_machines_away_and_hears_whether_it_was_lost(tmp_path, monkeypatch, capsys):
     molecule = tmp_path / "molecule"
-    molecule.write_text("#!/bin/sh\necho given=$SCENARIO_MACHINE\nexit 1\n")
+    molecule.write_text("#!/bin/sh\necho given=$SCENARIO_MACHINES\nexit 1\n")
     molecule.chmod(0o755)
     monkeypatch.setattr(scenarios.sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setattr(scenarios, "remove", lambda machine: [f"LOST {machine} is stopped."])
-    outcome = scenarios.run("memory", "line-1")
-    assert "given=line-1" in capsys.readouterr().out
+    removed = []
+    monkeypatch.setattr(scenarios, "remove", lambda image: removed.append(image) or [f"LOST {image} is stopped."])
+    outcome = scenarios.run("default", ("debian12", "debian13"))
+    assert f"given={scenarios.prefix()}" in capsys.readouterr().out
+    assert removed == ["debian12", "debian13"]
     assert outcome.lost
     assert not outcome.good
 
@@ -225,14 +275,14 @@ def test_a_failure_takes_the_machine_away_and_hears_whether_it_was_lost(tmp_path
 def test_only_a_scenario_whose_machine_was_lost_is_run_again(tree, monkeypatch, lost, times):
     ran = []
     monkeypatch.setattr(
-        scenarios, "run", lambda name, machine="": ran.append(name) or Outcome(name, 0, 1, 1, (), lost=lost)
+        scenarios, "run", lambda name, shared=(): ran.append(name) or Outcome(name, 0, 1, 1, (), lost=lost)
     )
     assert main(["alpha"]) == 1
     assert ran == ["alpha"] * times
 
 
 def test_one_bad_scenario_fails_the_run_but_not_before_the_others_ran(tree, monkeypatch, capsys):
-    monkeypatch.setattr(scenarios, "run", lambda name, machine="": Outcome(name, 2 if name == "alpha" else 0, 0, 1, ()))
+    monkeypatch.setattr(scenarios, "run", lambda name, shared=(): Outcome(name, 2 if name == "alpha" else 0, 0, 1, ()))
     assert main([]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "2 passed, 1 failed"
 
@@ -276,7 +326,7 @@ def test_what_runs_only_by_name_is_there_and_the_summary_says_why(tree, monkeypa
     assert set(scenarios.BY_HAND) <= {path.parent.name for path in SCENARIOS}
     ran = []
     monkeypatch.setattr(scenarios, "BY_HAND", {"alpha": "it is slow"})
-    monkeypatch.setattr(scenarios, "run", lambda name, machine="": ran.append(name) or Outcome(name, 2, 0, 1, ()))
+    monkeypatch.setattr(scenarios, "run", lambda name, shared=(): ran.append(name) or Outcome(name, 2, 0, 1, ()))
     assert main([]) == 0
     assert ran == ["default"]
     assert "left out: alpha: it is slow" in capsys.readouterr().out
