@@ -164,6 +164,46 @@ def test_who_is_over_retires_for_its_memory_when_it_is_its_turn(guard, board, si
     assert (one.row[Cell.LEAVING], len(signals)) == (Leaving.MEMORY, 1)
 
 
+@pytest.mark.parametrize(("grown", "paused"), [(16, True), (0, False)])
+def test_who_grows_while_another_one_leaves_waits_until_that_is_gone(guard, board, monkeypatch, grown, paused):
+    other, one = another_serves(board), guard()
+    one.may, one.planned, other[Cell.MEMORY] = 150 * MIB, 200 * MIB, 160 * MIB
+    used = [50 * MIB]
+    monkeypatch.setattr(module.cgroup, "rss", lambda pid: used[0])
+    other[Cell.LEAVING] = Leaving.MEMORY
+    one.watch_memory()
+    assert not one.worker.paused, "it may go on as it is"
+    used[0] += grown * MIB
+    one.watch_memory()
+    assert one.worker.paused is paused
+    board.retire(other, Leaving.MEMORY)
+    one.watch_memory()
+    assert not one.worker.paused
+
+
+@pytest.mark.parametrize("why", [Leaving.SERVING, Leaving.ORDER, Leaving.REQUESTS])
+def test_who_grows_beside_others_that_stay_within_their_shares_goes_on(guard, board, monkeypatch, why):
+    # Not at a reload either: for a moment there are twice as many.
+    other, one = another_serves(board), guard()
+    one.may, one.planned, other[Cell.MEMORY], other[Cell.LEAVING] = 150 * MIB, 200 * MIB, 160 * MIB, why
+    for used in (50, 66):
+        monkeypatch.setattr(module.cgroup, "rss", lambda pid, used=used: used * MIB)
+        one.watch_memory()
+        assert not one.worker.paused
+
+
+@pytest.mark.parametrize(("why", "seconds"), [(Leaving.SERVING, 0.5), (Leaving.MEMORY, 0.1)])
+def test_the_looks_are_more_often_while_another_one_leaves(guard, board, monkeypatch, why, seconds):
+    another_serves(board)[Cell.LEAVING] = why
+
+    def sleep(slept):
+        raise StopIteration(slept)
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    with pytest.raises(StopIteration, match=f"^{seconds}$"):
+        guard().run()
+
+
 def test_a_worker_that_stops_already_is_not_stopped_again(guard, board, signals):
     another_serves(board)
     one = guard(alive=False)

@@ -7,6 +7,7 @@ import pytest
 from sitekeeper.verdict import (
     LEAST_GROWTH,
     MIB,
+    NOISE,
     Pressure,
     Progress,
     ThreadFacts,
@@ -21,6 +22,7 @@ from sitekeeper.verdict import (
     is_throttled,
     largest,
     share,
+    takes_the_rest,
     waits_for,
 )
 
@@ -135,6 +137,19 @@ def test_a_worker_may_always_grow_a_little():
 )
 def test_a_worker_is_over_and_a_quarter_more_is_far_over(memory, may, over, far):
     assert (is_over(memory, may), is_far_over(memory, may)) == (over, far)
+
+
+@pytest.mark.parametrize(
+    ("grown", "together", "planned", "takes"),
+    [
+        (NOISE + 1, 101, 100, True),
+        (NOISE, 101, 100, False),
+        (NOISE + 1, 100, 100, False),
+        (NOISE + 1, 10**12, None, False),
+    ],
+)
+def test_only_who_grows_takes_what_is_left_and_only_where_little_is(grown, together, planned, takes):
+    assert takes_the_rest(50 * MIB + grown, 50 * MIB, together, planned) is takes
 
 
 def test_the_pauses_after_failed_boots_double_up_to_a_minute():

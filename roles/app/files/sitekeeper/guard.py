@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from sitekeeper.worker import KeptWorker
 
 TICK_SECONDS = 0.5
+#: While another worker leaves because of its memory: what is left beside it can be gone within a tick.
+QUICK_SECONDS = 0.1
 #: The limits of the kernel and the processes of the app are looked at every so many ticks.
 SLOW_TICKS = 4
 #: A request younger than this is not looked at: most never get so old.
@@ -68,6 +70,8 @@ class Guard(threading.Thread):
         self.master_memory = cgroup.rss(os.getppid())
         self.children = 0
         self.may: int | None = None
+        self.planned: int | None = None
+        self.at_turn: int | None = None
         self.looks: dict[int, Look] = {}
         self.turn: int | None = None
 
@@ -85,12 +89,13 @@ class Guard(threading.Thread):
                 # A guard that dies is a worker without one: say so and go on.
                 self.worker.log.exception("the guard could not look")
             self.row[Cell.BEAT] = now_ms()
-            time.sleep(TICK_SECONDS)
+            time.sleep(TICK_SECONDS if self.at_turn is None else QUICK_SECONDS)
 
     def look_around(self) -> None:
         """Read the limits anew (they can be changed while the service runs) and what the app's children use."""
-        portion = verdict.share(cgroup.limit(self.group), self.master_memory, self.board.workers)
-        self.may = verdict.allowed(portion, self.at_boot)
+        limit = cgroup.limit(self.group)
+        self.planned = verdict.planned(limit, self.master_memory)
+        self.may = verdict.allowed(verdict.share(limit, self.master_memory, self.board.workers), self.at_boot)
         mine = cgroup.children_of(os.getpid(), cgroup.pids(self.group))
         self.children = sum(cgroup.rss(pid) for pid in mine)
         self.row[Cell.SHARE] = self.may or 0
@@ -102,11 +107,25 @@ class Guard(threading.Thread):
         self.row[Cell.REQUESTS] = self.worker.nr
         if not self.worker.alive:
             return
+        self.worker.paused = verdict.is_far_over(memory, self.may) or self.takes_the_rest(memory)
         if verdict.is_over(memory, self.may):
-            self.worker.paused = verdict.is_far_over(memory, self.may)
             self.retire(Leaving.MEMORY, f"uses {memory >> 20} MiB of the {(self.may or 0) >> 20} MiB it may use")
         elif self.worker.nr >= self.worker.planned_requests:
             self.retire(Leaving.REQUESTS, "has served its number of requests")
+
+    def takes_the_rest(self, memory: int) -> bool:
+        """Tell whether this worker grows into what is left while another one leaves, whose memory still counts.
+
+        Both would stand still at the kernel's limit, and be ended with the requests that they have.
+        """
+        others = [row for row in self.board.rows() if row[Cell.PID] != os.getpid()]
+        if not any(row[Cell.LEAVING] == Leaving.MEMORY for row in others):
+            self.at_turn = None
+            return False
+        if self.at_turn is None:
+            self.at_turn = memory
+        together = memory + sum(row[Cell.MEMORY] for row in others)
+        return verdict.takes_the_rest(memory, self.at_turn, together, self.planned)
 
     def retire(self, why: Leaving, reason: str) -> None:
         """Stop gracefully when it is this worker's turn: never two at once, and not while another one boots."""

@@ -12,6 +12,8 @@ MIB = 1024**2
 PLANNED_PART = 0.9
 #: An app that needs more than its share just to be there may still grow by so much before it retires.
 LEAST_GROWTH = 32 * MIB
+#: A worker that serves and does not grow still goes up and down by so much.
+NOISE = 4 * MIB
 #: Above so many times its share a worker takes no more requests while it waits for its turn to retire.
 PAUSE_FACTOR = 1.25
 LONGEST_PAUSE_SECONDS = 60.0
@@ -83,11 +85,15 @@ def could_help(other: ThreadFacts, one: ThreadFacts) -> bool:
     return other.request_age is None or other.request_age >= one.still
 
 
+def planned(limit: int | None, master: int) -> int | None:
+    """Return the bytes that all workers together may use; None where there is no limit."""
+    return None if limit is None else max(0, int(limit * PLANNED_PART) - master)
+
+
 def share(limit: int | None, master: int, workers: int) -> int | None:
     """Return the bytes that each worker may use; None where there is no limit."""
-    if limit is None:
-        return None
-    return max(0, int((limit * PLANNED_PART - master) / workers))
+    together = planned(limit, master)
+    return None if together is None else together // workers
 
 
 def allowed(portion: int | None, at_boot: int) -> int | None:
@@ -103,6 +109,11 @@ def is_over(memory: int, may: int | None) -> bool:
 def is_far_over(memory: int, may: int | None) -> bool:
     """Tell whether a worker should take no more requests until it is replaced."""
     return may is not None and memory > may * PAUSE_FACTOR
+
+
+def takes_the_rest(memory: int, before: int, together: int, planned_bytes: int | None) -> bool:
+    """Tell whether a worker has grown, since another one began to leave, into what little is left beside that one."""
+    return is_over(together, planned_bytes) and memory > before + NOISE
 
 
 def boot_pause(failures: int) -> float:
