@@ -34,6 +34,7 @@ class ActionModule(ActionBase):
         result = self._execute_module(
             module_name="ansible.legacy.apt", module_args=dict(self._task.args), task_vars=task_vars
         )
-        if not (result.get("failed") or self._task.check_mode):
+        if not result.get("failed"):
+            # In check mode as well: a role that comes later finds it installed when the run is a real one.
             seen.add_packages(names)
         return result

@@ -240,7 +240,7 @@ def test_after_a_package_was_installed_the_app_is_asked_again(task):
 
 
 @pytest.mark.parametrize(
-    ("failed", "check", "known"), [(False, False, True), (True, False, False), (False, True, False)]
+    ("failed", "check", "known"), [(False, False, True), (True, False, False), (False, True, True)]
 )
 def test_a_package_that_a_role_has_installed_is_not_asked_for_again_by_the_next(
     task, tmp_path, monkeypatch, failed, check, known
