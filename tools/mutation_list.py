@@ -115,7 +115,8 @@ def without_effect(file: str, before: str, after: str) -> str:
             same = yaml.load(before, yaml.BaseLoader) == yaml.load(after, yaml.BaseLoader)
         elif file.endswith(".sh"):
             same = False
-            subprocess.run(["sh", "-n"], input=after, text=True, check=True, capture_output=True)
+            shell = "bash" if before.partition("\n")[0].endswith("bash") else "sh"
+            subprocess.run([shell, "-n"], input=after, text=True, check=True, capture_output=True)
         else:
             same = False
     except (SyntaxError, yaml.YAMLError, subprocess.CalledProcessError) as error:
