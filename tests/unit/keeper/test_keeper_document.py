@@ -54,7 +54,8 @@ def test_the_settings_have_their_defaults():
         f"loaded plus {verdict.LEAST_GROWTH >> 20} MiB",
         f"Above {verdict.PAUSE_FACTOR:g} times its share",
         f"grown by more than {verdict.NOISE >> 20} MiB since another one began to leave",
-        f"use more than L x {verdict.PLANNED_PART:g}: looked at every {guard.QUICK_SECONDS:g} s meanwhile",
+        f"use more than L x {verdict.PLANNED_PART:g}: looked at every {guard.QUICK_SECONDS:g} s meanwhile, "
+        f"and for at most {guard.YIELD_SECONDS:g} s",
         f"slows the service down for {watchdog.THROTTLED_SECONDS:g} s",
         f"its other requests get {guard.DRAIN_SECONDS:g} s to finish",
         f"every {watchdog.LONGEST_INTERVAL_SECONDS:g} s, through",

@@ -20,6 +20,7 @@ from sitekeeper.guard import STUCK_STATUS, Guard
 from sitekeeper.settings import Settings
 from sitekeeper.worker import InFlight
 from tests.unit.keeper.site import settings, wait_for
+from tests.unit.rendering import options
 
 MIB = 1024**2
 
@@ -179,6 +180,21 @@ def test_who_grows_while_another_one_leaves_waits_until_that_is_gone(guard, boar
     board.retire(other, Leaving.MEMORY)
     one.watch_memory()
     assert not one.worker.paused
+
+
+def test_nobody_waits_so_long_that_the_watchdog_ends_all(guard, board, monkeypatch):
+    # The one that leaves may have a request of half a minute.
+    other, one = another_serves(board), guard()
+    one.may, one.planned, other[Cell.MEMORY], other[Cell.LEAVING] = 150 * MIB, 200 * MIB, 160 * MIB, Leaving.MEMORY
+    for used, now, paused in ((50, 100.0, False), (66, 100.1, True), (66, 104.9, True), (66, 105.1, False)):
+        monkeypatch.setattr(module.cgroup, "rss", lambda pid, used=used: used * MIB)
+        monkeypatch.setattr(module.time, "monotonic", lambda now=now: now)
+        one.watch_memory()
+        assert one.worker.paused is paused, now
+
+
+def test_the_longest_wait_is_well_within_the_watchdog_s_time():
+    assert module.YIELD_SECONDS * 2 < options("service")["service_watchdog_seconds"]["default"]
 
 
 @pytest.mark.parametrize("why", [Leaving.SERVING, Leaving.ORDER, Leaving.REQUESTS])

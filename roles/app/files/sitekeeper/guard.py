@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.5
 #: While another worker leaves because of its memory: what is left beside it can be gone within a tick.
 QUICK_SECONDS = 0.1
+#: How long a worker waits for that one at most: where no other worker serves, nobody is answered meanwhile, and systemd's
+#: watchdog would end them all.
+YIELD_SECONDS = 5.0
 #: The limits of the kernel and the processes of the app are looked at every so many ticks.
 SLOW_TICKS = 4
 #: A request younger than this is not looked at: most never get so old.
@@ -71,7 +74,8 @@ class Guard(threading.Thread):
         self.children = 0
         self.may: int | None = None
         self.planned: int | None = None
-        self.at_turn: int | None = None
+        #: When another worker was first seen to leave for its memory, and this one's memory then.
+        self.at_turn: tuple[float, int] | None = None
         self.looks: dict[int, Look] = {}
         self.turn: int | None = None
 
@@ -123,9 +127,11 @@ class Guard(threading.Thread):
             self.at_turn = None
             return False
         if self.at_turn is None:
-            self.at_turn = memory
+            self.at_turn = time.monotonic(), memory
+        since, before = self.at_turn
         together = memory + sum(row[Cell.MEMORY] for row in others)
-        return verdict.takes_the_rest(memory, self.at_turn, together, self.planned)
+        waits = verdict.takes_the_rest(memory, before, together, self.planned)
+        return waits and time.monotonic() - since < YIELD_SECONDS
 
     def retire(self, why: Leaving, reason: str) -> None:
         """Stop gracefully when it is this worker's turn: never two at once, and not while another one boots."""
