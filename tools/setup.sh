@@ -9,7 +9,8 @@ set -euo pipefail
 
 cd "$(dirname "$0")/.."
 
-ETC=${SETUP_ETC:-/etc} # the tests' own
+# Where this computer's own files are; the tests have others.
+TOP=${SETUP_TOP:-}
 
 # program that shows the package is there, and the package
 LAB_PACKAGES=(
@@ -64,12 +65,13 @@ apt_install() {
 # in its backports (docs/lab.md, "Measured"). Only where QEMU is not there yet and the processor has to be emulated. By
 # itself a source of backports upgrades nothing.
 install_qemu_of_backports() {
-    local list=$ETC/apt/sources.list.d/bookworm-backports.list mirror
-    grep -q '^VERSION_CODENAME=bookworm$' "$ETC/os-release" || return 0
-    if [ -w /dev/kvm ] && grep -qwE 'vmx|svm' /proc/cpuinfo; then return 0; fi
+    local list=$TOP/etc/apt/sources.list.d/bookworm-backports.list mirror
+    # Debian itself: others are named after it, and cannot take its packages.
+    grep -qx 'ID=debian' "$TOP/etc/os-release" && grep -qx 'VERSION_CODENAME=bookworm' "$TOP/etc/os-release" || return 0
+    if [ -w "$TOP/dev/kvm" ] && grep -qwE 'vmx|svm' "$TOP/proc/cpuinfo"; then return 0; fi
     as_root apt-get update --quiet --quiet || true
     if [ -z "$(mirror_of bookworm-backports)" ]; then
-        say "adding Debian's backports ($list): their QEMU emulates twice as quickly"
+        say "adding Debian's backports ($list): their QEMU starts programs in half the time"
         mirror=$(mirror_of bookworm)
         echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
             "${mirror:-http://deb.debian.org/debian/} bookworm-backports main" | as_root tee "$list" >/dev/null

@@ -194,7 +194,7 @@ def test_nobody_waits_so_long_that_the_watchdog_ends_all(guard, board, monkeypat
 
 
 def test_the_longest_wait_is_well_within_the_watchdog_s_time():
-    assert module.YIELD_SECONDS * 2 < options("service")["service_watchdog_seconds"]["default"]
+    assert options("service")["service_watchdog_seconds"]["default"] > module.YIELD_SECONDS * 2
 
 
 @pytest.mark.parametrize("why", [Leaving.SERVING, Leaving.ORDER, Leaving.REQUESTS])

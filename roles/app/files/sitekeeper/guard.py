@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.5
 #: While another worker leaves because of its memory: what is left beside it can be gone within a tick.
 QUICK_SECONDS = 0.1
-#: How long a worker waits for that one at most: where no other worker serves, nobody is answered meanwhile, and systemd's
-#: watchdog would end them all.
+#: How long a worker waits for that one at most: where no other one serves, nobody is answered meanwhile, and the
+#: watchdog of systemd would end them all.
 YIELD_SECONDS = 5.0
 #: The limits of the kernel and the processes of the app are looked at every so many ticks.
 SLOW_TICKS = 4
