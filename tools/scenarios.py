@@ -163,16 +163,31 @@ def run_line(names: Iterable[str], image: str) -> list[Outcome]:
         remove(image)
 
 
+def shared_lines(chosen: Sequence[str]) -> dict[str, list[str]]:
+    """Return the images whose machine is used more than once, each with the scenarios that go on with it.
+
+    One that shares with none of the chosen ones has machines of its own: it can run beside others of this checkout.
+    """
+    lines = {image: [name for name in line if name in chosen] for image, line in LINES.items()}
+    if FIRST in chosen and any(lines.values()):
+        return lines
+    return {image: names for image, names in lines.items() if len(names) > 1}
+
+
 def run_all(chosen: Sequence[str]) -> list[Outcome]:
     """Run scenarios: the first one, then those that go on with its machines, then those with machines of their own."""
-    others = [name for name in chosen if name != FIRST and all(name not in line for line in LINES.values())]
-    for image in LINES:
+    lines = shared_lines(chosen)
+    others = [name for name in chosen if name != FIRST and all(name not in line for line in lines.values())]
+    for image in lines:
         remove(image)  # what a killed run left
-    outcomes = [run_again_if_lost(name, tuple(LINES)) for name in chosen if name == FIRST]
+    try:
+        outcomes = [run_again_if_lost(name, tuple(lines)) for name in chosen if name == FIRST]
+    except BaseException:
+        for image in lines:
+            remove(image)
+        raise
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        jobs = [
-            pool.submit(run_line, [name for name in line if name in chosen], image) for image, line in LINES.items()
-        ]
+        jobs = [pool.submit(run_line, names, image) for image, names in lines.items()]
         alone = [pool.submit(run_again_if_lost, name) for name in others]
     return [*outcomes, *(one for job in jobs for one in job.result()), *(job.result() for job in alone)]
 

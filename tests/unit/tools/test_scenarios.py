@@ -205,8 +205,33 @@ def test_molecule_leaves_a_machine_that_it_was_given(tmp_path, given, removed):
     assert ("changed: [currents]" in done.stdout) is removed, done.stdout
 
 
-def test_only_those_that_were_named_run(done):
-    assert [one.name for one in scenarios.run_all(["adopt", "memory"])] == ["memory", "adopt"]
+@pytest.mark.parametrize(
+    ("chosen", "lines"),
+    [
+        (["default", "tunnel"], {"debian12": [], "debian13": ["tunnel"]}),
+        (["memory", "release", "tunnel"], {"debian12": ["release", "memory"]}),
+        (["default"], {}),
+        (["memory", "tunnel", "pressure"], {}),
+    ],
+)
+def test_only_a_machine_that_is_used_again_is_shared(chosen, lines):
+    assert scenarios.shared_lines(chosen) == lines
+
+
+@pytest.mark.parametrize("names", [["memory"], ["pressure"], ["default"]])
+def test_who_shares_with_nobody_leaves_the_machines_of_another_run_alone(done, names):
+    assert [one.name for one in scenarios.run_all(names)] == names
+    assert done == names
+
+
+def test_an_interrupted_first_one_leaves_no_machine(done, monkeypatch):
+    def interrupted(name, shared=()):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scenarios, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scenarios.run_all(["default", "memory"])
+    assert done == ["remove debian12", "remove debian13"] * 2
 
 
 def hosts_of(name):
