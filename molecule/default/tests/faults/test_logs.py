@@ -29,7 +29,7 @@ def test_logs_rotate_without_losing_a_counted_line(root, site, poll):
             some = BETWEEN * (rotation + 1)
             poll(lambda some=some: len(answered) >= some, 60, f"{some} answered requests")
             poll(lambda: root.run("test -s /var/log/currents/access.log").rc == 0, 60, "lines in the new file")
-            root.check_output("logrotate --force /etc/logrotate.d/currents")
+            rotate(root, poll)
     finally:
         enough.set()
         visitor.join(60)
@@ -43,7 +43,7 @@ def test_logs_rotate_without_losing_a_counted_line(root, site, poll):
 
 
 def test_new_lines_land_in_the_new_file(root, site, poll):
-    root.check_output("logrotate --force /etc/logrotate.d/currents")
+    rotate(root, poll)
     site.get("/api/hero?after=rotation")
     poll(
         lambda: root.run("grep -q after=rotation /var/log/currents/access.log").rc == 0,
@@ -58,6 +58,12 @@ def test_sizes_are_capped(root):
     assert "rotate 14" in configuration
     timer = root.check_output("systemctl show logrotate.timer --property=TimersCalendar")
     assert "OnCalendar=*-*-* *:00:00" in timer, "sizes are looked at every hour"
+
+
+def rotate(root, poll) -> None:
+    """Rotate now, and not twice in one second: names end in it, and logrotate refuses one that is taken."""
+    poll(lambda: root.run("ls /var/log/currents/*-$(date +%s)*").rc != 0, 10, "a second without a rotation")
+    root.check_output("logrotate --force /etc/logrotate.d/currents")
 
 
 def rotated(root) -> set[str]:
