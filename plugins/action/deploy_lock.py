@@ -44,4 +44,4 @@ class ActionModule(ActionBase):
             )
 
         result = on_host({}) if self._task.check_mode else with_lock(self, task_vars, on_host)
-        return Seen.of(task_vars).keep(list(self._task.args.get("look") or []), key, result)
+        return Seen.of(task_vars).keep(self._task.args, key, result)

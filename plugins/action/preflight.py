@@ -41,4 +41,4 @@ class ActionModule(ActionBase):
             return self._execute_module(module_name="preflight", module_args=words, task_vars=task_vars)
 
         result = with_lock(self, task_vars, on_host) if locks else on_host({})
-        return Seen.of(task_vars).keep(list(options.get("look") or []), key, result)
+        return Seen.of(task_vars).keep(options, key, result)

@@ -1,4 +1,7 @@
-"""Controller half of ``site_release``: no call with nothing to switch; else who asks, for the record."""
+"""Controller half of ``site_release``: no call with nothing to switch; else who asks, for the record.
+
+How the app runs after a switch comes with the answer: whoever sees to its service next need not ask for it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ if str(_REPOSITORY) not in sys.path:
     sys.path.append(str(_REPOSITORY))
 
 from plugins.module_utils.host_look import Seen
-from plugins.modules.site_release import serves
+from plugins.module_utils.switch_report import serves
 
 
 def who() -> str:
@@ -38,7 +41,10 @@ class ActionModule(ActionBase):
         """Run the action; see the module ``site_release`` for its options."""
         super().run(tmp, task_vars)
         seen = Seen.of(task_vars)
-        if self._task.args.get("action") == "switch" and (said := seen.app.get("release")):
-            return {**said, **serves(said)}
+        options = {"who": who(), **self._task.args}
+        if options.get("action") == "switch":
+            if said := seen.app.get("release"):
+                return {**said, **serves(said)}
+            options["look_app"] = seen.about
         seen.forget()
-        return self._execute_module(module_args={"who": who(), **self._task.args}, task_vars=task_vars)
+        return seen.keep_app(self._execute_module(module_args=options, task_vars=task_vars))

@@ -83,6 +83,20 @@ def drifted(record: str) -> list[str]:
         return [record]
 
 
+def running(about: Mapping[str, Any], *, well: bool) -> dict[str, Any]:
+    """Return the releases that an app has and how its processes are.
+
+    Args:
+        about: see `AppLook`.
+        well: ask the app how it is.
+    """
+    return {
+        "links": linked(Path(about["root"])),
+        "drift": {record: drifted(record) for record in about["records"]},
+        "health": {about["health_url"]: healthy(about["health_url"])} if well else {},
+    }
+
+
 class Question:
     """A program that answers while other things are looked at."""
 
@@ -131,13 +145,7 @@ class AppLook:
         about = self._about
         if not about:
             return {}
-        state: dict[str, Any] = {
-            "links": linked(Path(about["root"])),
-            "drift": {record: drifted(record) for record in about["records"]},
-            "health": {about["health_url"]: healthy(about["health_url"])} if well else {},
-            "python": {about["python"]: self._python.answer()},
-            "release": {},
-        }
+        state = {**running(about, well=well), "python": {about["python"]: self._python.answer()}, "release": {}}
         try:
             said = json.loads(self._switch.answer())
         except ValueError:

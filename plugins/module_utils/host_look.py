@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .app_look import AppLook
+from .app_look import AppLook, running
 
 #: Larger files are programs; nobody compares their contents.
 MOST_BYTES = 1024**2
@@ -99,7 +99,7 @@ def _one(path: str, key: str) -> dict[str, dict[str, Any]]:
 
 MACHINE = (Path("/proc/sys/kernel/random/boot_id"), Path("/etc/machine-id"))
 #: What a run knows of a host that it has not looked at.
-NOTHING = {"machine": "", "patterns": [], "key": "", "paths": {}, "packages": [], "units": {}, "app": {}}
+NOTHING = {"machine": "", "patterns": [], "key": "", "paths": {}, "packages": [], "units": {}, "app": {}, "about": {}}
 #: What the modules are told that look.
 OPTIONS: dict[str, dict[str, Any]] = {
     "look": {"type": "list", "elements": "str", "default": []},
@@ -121,10 +121,24 @@ def everything(options: Mapping[str, Any]) -> dict[str, Any]:
     whole = app.get("units") or ()
     app_look = AppLook({**app, "name": options["name"]} if app else {})
     found: dict[str, Any] = {"paths": look(patterns, key), "packages": installed(), "units": looked_up(units, whole)}
-    # To ask an app that does not run would start it, by its socket: that is for the task that says so.
-    states = [found["units"].get(name, {}).get("state", {}) for name in whole]
-    runs = all(state.get("ActiveState") == "active" for state in states)
-    return {"seen": {**found, "machine": machine(), "app": app_look.state(well=runs)}}
+    return {"seen": {**found, "machine": machine(), "app": app_look.state(well=_all_active(found["units"], whole))}}
+
+
+def app_again(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a module adds to its result that restarted an app: ``seen``, its units and how it runs now.
+
+    Args:
+        about: ``look_app`` of OPTIONS; nothing for no look.
+    """
+    if not about:
+        return {}
+    units = looked_up((), about["units"])
+    return {"seen": {"units": units, "app": running(about, well=_all_active(units, about["units"]))}}
+
+
+def _all_active(units: Mapping[str, Mapping[str, Any]], names: Iterable[str]) -> bool:
+    """Tell whether an app may be asked: one that does not run would start by that, through its socket."""
+    return all(units.get(name, {}).get("state", {}).get("ActiveState") == "active" for name in names)
 
 
 def machine(files: Sequence[Path] = MACHINE) -> str:
@@ -214,13 +228,28 @@ class Seen:
         self.units: dict[str, dict[str, Any]] = known["units"]
         #: See `app_look.AppLook`.
         self.app: dict[str, Any] = known["app"]
+        #: What was asked of it, to be asked again.
+        self.about: dict[str, Any] = known["about"]
 
-    def keep(self, patterns: Sequence[str], key: str, result: dict[str, Any]) -> dict[str, Any]:
-        """Take what the host saw out of a module's result and keep it in place of what was known; return the rest."""
+    def keep(self, options: Mapping[str, Any], key: str, result: dict[str, Any]) -> dict[str, Any]:
+        """Take what the host saw out of a module's result and keep it in place of what was known; return the rest.
+
+        Args:
+            options: the module's, of OPTIONS.
+            key: that contents are sealed with.
+            result: the module's.
+        """
         if found := result.pop("seen", None):
-            self.patterns, self.key = patterns, key
+            self.patterns, self.key, self.about = list(options.get("look") or []), key, options.get("look_app") or {}
             self.paths, self.packages, self.units = found["paths"], found["packages"], found["units"]
             self.machine, self.app = found["machine"], found["app"]
+            self._write()
+        return result
+
+    def keep_app(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Take how the app runs now out of a module's result, see `app_again`; return the rest."""
+        if found := result.pop("seen", None):
+            self.units, self.app = {**self.units, **found["units"]}, found["app"]
             self._write()
         return result
 

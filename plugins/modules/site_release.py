@@ -25,6 +25,10 @@ options:
     default: false
   retry_bad: {description: Whether a release that was marked bad is tried once more., type: bool, default: false}
   who: {description: Who asks for it; the action plugin of the same name knows., type: str, default: ""}
+  look_app:
+    description: What to look at of the app once C(switch) restarted it, see M(deploy_lock); the action plugin knows.
+    type: dict
+    default: {}
 attributes:
   check_mode: {support: full}
 """
@@ -40,6 +44,7 @@ restarts: {description: What was restarted and why., type: list, returned: succe
 pending: {description: Whether a switch was left for later., type: bool, returned: when so}
 serves: {description: The C(release) of the host now and a C(note) about it., type: dict, returned: except for list}
 summary: {description: Lines for the end of the run., type: list, returned: when something changed}
+seen: {description: The units of the app and how it runs., type: dict, returned: with look_app and after a restart}
 """
 
 import json
@@ -48,6 +53,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.host_look import app_again
+from ansible.module_utils.switch_report import serves, summary_of
 
 PROGRAM = "/usr/local/lib/sitekeeper/release"
 
@@ -67,29 +74,6 @@ def command(options: Mapping[str, Any], check: bool) -> list[str]:
     return [*argv, options["to"]] if options["to"] else argv
 
 
-def summary_of(action: str, said: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the lines for the table at the end of the run."""
-    if action == "list" or not said.get("changed"):
-        return []
-    words = str(said.get("text", ""))
-    rows = [("Release", f"{words} ({said['seconds']} s)" if "seconds" in said else words)]
-    if said.get("watched_seconds"):
-        rows.append(("Watch", f"for {said['watched_seconds']:.0f} s; taken back by itself if it goes bad"))
-    return rows
-
-
-def serves(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return which release the host has, for the table of hosts; with the reason when it is not the one asked for."""
-    if "current" not in said:
-        return {}
-    note = ""
-    if said.get("failed"):
-        note = (str(said.get("msg", "")).splitlines() or [""])[0]
-    elif said.get("pending"):
-        note = f"{said.get('release')} is proven, and was not switched to"
-    return {"serves": {"release": str(said["current"] or "none"), "note": note}}
-
-
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -101,6 +85,7 @@ def main() -> None:
             "hold": {"type": "bool", "default": False},
             "retry_bad": {"type": "bool", "default": False},
             "who": {"type": "str", "default": ""},
+            "look_app": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
@@ -117,7 +102,8 @@ def main() -> None:
     if said.get("failed"):
         module.fail_json(msg=said["msg"], **serves(said))
     rows = summary_of(action, said)
-    module.exit_json(**said, **serves(said), **({"summary": rows} if rows else {}))
+    look = app_again(module.params["look_app"]) if said.get("restarts") else {}
+    module.exit_json(**said, **serves(said), **({"summary": rows} if rows else {}), **look)
 
 
 if __name__ == "__main__":

@@ -205,6 +205,8 @@ def test_another_release_is_asked_for(tmp_path, difference):
 
 #: What a call of the host brings.
 ASKED = {"changed": True}
+#: What was asked of the app at the beginning of the run.
+ABOUT = {"root": "/srv/app", "units": ["app.service", "app.socket"]}
 
 
 @pytest.fixture
@@ -216,7 +218,7 @@ def task(tmp_path, monkeypatch):
 
     def run(plugin, app, check=False, **arguments):
         known = Seen(str(tmp_path), "one")
-        known.app, known.packages = app, ["cron"]
+        known.app, known.packages, known.about = app, ["cron"], ABOUT
         known._write()
         action = object.__new__(plugin.ActionModule)
         action._task = SimpleNamespace(args={"name": "app", **arguments}, check_mode=check)
@@ -232,6 +234,35 @@ def test_what_is_current_and_proven_is_not_switched_to(task):
     assert known == {"release": said}
     for app, action in (({"release": {}}, "switch"), ({}, "switch"), ({"release": said}, "rollback")):
         assert task(site_release, app, action=action) == (ASKED, {})
+
+
+def test_how_an_app_runs_after_a_switch_is_known_without_another_call(task, tmp_path, monkeypatch):
+    asked = []
+    fresh = {"app.service": {"active_since": 300.0, "loaded_at": 100.0, "state": APP}}
+
+    def host(*words, module_args, **named):
+        asked.append(module_args)
+        return {**ASKED, "seen": {"units": fresh, "app": {"drift": {"/run/app": []}}}}
+
+    monkeypatch.setattr(ActionBase, "_execute_module", host)
+    result, known = task(site_release, {}, action="switch")
+    assert result == ASKED, "what was seen is not shown"
+    assert known == {"drift": {"/run/app": []}}
+    assert Seen(str(tmp_path), "one").units == fresh
+    assert asked[0]["look_app"] == ABOUT
+    task(site_release, {}, action="rollback")
+    assert "look_app" not in asked[1]
+
+
+@pytest.mark.parametrize(("active", "asked"), [("active", True), ("failed", False)])
+def test_a_look_after_a_switch_is_at_the_units_and_the_health_alone(host, monkeypatch, active, asked):
+    states = {name: {"state": {"ActiveState": active}} for name in ABOUT["units"]}
+    monkeypatch.setattr(host_look, "looked_up", lambda names, whole: {name: states[name] for name in whole})
+    record, url = str(host.path / "record"), f"{host.url}/health"
+    about = {**ABOUT, "root": str(host.path / "srv"), "records": [record], "health_url": url}
+    running = {"links": {"current": "one", "next": "one"}, "drift": {record: []}, "health": {url: ""} if asked else {}}
+    assert host_look.app_again(about) == {"seen": {"units": states, "app": running}}
+    assert host_look.app_again({}) == {}
 
 
 def test_after_a_package_was_installed_the_app_is_asked_again(task):

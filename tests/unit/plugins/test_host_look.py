@@ -74,7 +74,7 @@ def seen(host, tmp_path):
         },
         "changed": False,
     }
-    assert Seen(str(tmp_path / "run"), "one").keep(patterns, "key", found) == {"changed": False}
+    assert Seen(str(tmp_path / "run"), "one").keep({"look": patterns}, "key", found) == {"changed": False}
     return Seen(str(tmp_path / "run"), "one")
 
 
@@ -134,7 +134,7 @@ def test_what_a_run_writes_is_forgotten(seen, host, tmp_path):
 def test_what_a_run_writes_for_one_app_is_forgotten_of_all_apps_on_that_machine(seen, host, tmp_path, name, known):
     run = str(tmp_path / "run")
     found = {"paths": look([f"{host}/**"], "key"), "packages": ["cron"], "units": {}, "app": {"links": {}}}
-    Seen(run, "two").keep([f"{host}/**"], "key", {"seen": {**found, "machine": name}})
+    Seen(run, "two").keep({"look": [f"{host}/**"]}, "key", {"seen": {**found, "machine": name}})
     assert Seen(run, "two").holds(entry(host / "sub/file"))
     seen.forget(["/elsewhere"])
     two = Seen(run, "two")
@@ -157,7 +157,8 @@ def test_a_machine_is_told_by_what_no_other_shares(tmp_path):
 
 def test_a_second_look_replaces_the_first(seen, host, tmp_path):
     (host / "sub/file").write_text("new")
-    seen.keep([f"{host}/**"], "key2", everything(options(look=[f"{host}/**"], look_key="key2")))
+    again = options(look=[f"{host}/**"], look_key="key2")
+    seen.keep(again, "key2", everything(again))
     assert not Seen(str(tmp_path / "run"), "one").holds(entry(host / "sub/file"))
     assert Seen(str(tmp_path / "run"), "one").holds(entry(host / "sub/file", content="new"))
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from plugins.modules.site_release import command, summary_of
+from plugins.module_utils.switch_report import summary_of
+from plugins.modules.site_release import command
 from siterelease import __main__ as program
 from siterelease import database, host
 from siterelease.host import ReleaseError

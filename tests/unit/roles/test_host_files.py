@@ -48,6 +48,11 @@ def test_the_journal_survives_a_boot_and_has_a_limit():
     }
 
 
+@pytest.mark.parametrize(("size", "swaps"), [("1G", True), ("512M", True), ("0", False), (0, False), ("00", False)])
+def test_a_size_of_0_leaves_swap_alone_however_it_is_written(size, swaps):
+    assert value_of("host", "__host_swaps", host_swap_size=size) is swaps
+
+
 @pytest.mark.parametrize("path", SWAP_FILES)
 def test_the_swap_unit_is_named_as_systemd_wants_it(path):
     wanted = output("systemd-escape", "--path", "--suffix=swap", path).strip()
