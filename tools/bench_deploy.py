@@ -203,8 +203,7 @@ def page(result: Result) -> list[str]:
         *table(("what", "s", "against s", "ratio", "promised", "verdict"), rows),
         "",
         *_RIVALS,
-        # Results from before it was measured have none.
-        *_answered_lines(result.get("answered_seconds", {})),
+        _answered_line(result["answered_seconds"]),
         *(_EMULATED if result["emulated"] else ()),
         "",
         "Which phase costs what, in seconds; with nothing to do, the same phase:",
@@ -228,10 +227,10 @@ _EMULATED = (
 )
 
 
-def _answered_lines(found: Mapping[str, float]) -> list[str]:
+def _answered_line(found: Mapping[str, float]) -> str:
     ways = {"redeploy": "`deploy.yml`", **RIVALS}
-    each = ", ".join(f"{words} after {figure(found[name])} s" for name, words in ways.items() if name in found)
-    return [f"- Until what was deployed answered a visitor: {each}."] if each else []
+    each = ", ".join(f"{words} after {figure(found[name])} s" for name, words in ways.items())
+    return f"- Until what was deployed answered a visitor: {each}."
 
 
 def _phase_rows(found: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
