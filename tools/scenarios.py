@@ -27,9 +27,9 @@ SIDE_BY_SIDE = 2
 #: Not among those that run without being named, and why: the summary says so.
 BY_HAND = {
     "front": "an option that is off unless set; six minutes more, run it by tools/scenarios.py front",
-    "adopt": "takes a quarter of an hour where the processor is emulated; run it by tools/scenarios.py adopt",
+    "adopt": "takes eight minutes or more where the processor is emulated; run it by tools/scenarios.py adopt",
     "pressure": "takes a quarter of an hour where the processor is emulated; run it by tools/scenarios.py pressure",
-    "rolling": "boots three machines, an hour where the processor is emulated; run it by tools/scenarios.py rolling",
+    "rolling": "boots three machines, twelve minutes or more where emulated; run it by tools/scenarios.py rolling",
 }
 SILENT = re.compile(r"missing playbook|no tests found|no tests ran|verifier is disabled", re.IGNORECASE)
 #: Made-up secrets of the tests' inventories: whatever prints one would print a real one.
