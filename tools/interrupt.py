@@ -34,7 +34,7 @@ PATIENCE = {
 CUTS = (
     ("app : Bring the release", 4.0),
     ("release : Prove the release, and switch to it", 3.0),
-    ("service : Run the app as configured", 6.0),
+    ("service : run | Run the app as configured", 6.0),
 )
 
 

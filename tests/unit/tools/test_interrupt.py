@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.rendering import ROLES, read_yaml
 from tools import host_state, interruption
-from tools.interrupt import document
+from tools.interrupt import CUTS, document
 from tools.interruption import Outcome, Site, Step, differences, lines, points
 
 PLAY = """
@@ -118,3 +119,9 @@ def test_nothing_of_the_project_enables_the_callback_that_kills():
     root = Path(__file__).resolve().parents[3]
     for path in (root / "ansible.cfg", root / "Makefile", root / ".config/molecule/config.yml"):
         assert "kill_after" not in path.read_text()
+
+
+@pytest.mark.parametrize("task", [task for task, _ in CUTS])
+def test_the_power_is_cut_in_a_task_that_there_is(task):
+    role, _, name = task.partition(" : ")
+    assert name in [one["name"] for path in (ROLES / role / "tasks").glob("*.yml") for one in read_yaml(path)]
