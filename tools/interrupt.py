@@ -23,8 +23,9 @@ from tools import demo
 from tools.interruption import APP, ROOT, InterruptError, Outcome, Site, Step, Trial, points
 
 DOCUMENT = ROOT / "docs" / "interrupt.md"
-#: What a machine without KVM needs.
+#: What a machine without KVM needs; and a short watch, since it has to be over before the host is compared.
 PATIENCE = {
+    "release_watch_seconds": 5,
     "service_health_timeout_seconds": 240,
     "service_start_timeout_seconds": 240,
     "app_boot_timeout_seconds": 120,

@@ -180,7 +180,13 @@ class Site:
         return done.stdout
 
     def state(self) -> dict[str, Any]:
-        """Return what the host is like."""
+        """Return what the host is like, once no release is watched any more.
+
+        Raises:
+            InterruptError: the host cannot be asked, or a release is watched for ever.
+        """
+        show = ("systemctl", "show", f"{APP}-watch.service", "--property=ActiveState")
+        wait_for(lambda: self.on_host(*show).strip() == "ActiveState=inactive", BACK_SECONDS, "the watch's end")
         script = (ROOT / "tools" / "host_state.py").read_text(encoding="utf-8")
         found: dict[str, Any] = json.loads(self.on_host("python3", "-", APP, text=script))
         return found
@@ -230,6 +236,8 @@ class Trial:
 
     def prepare(self) -> None:
         """Bring the site to both states undisturbed; remember what the host is like then, and the tasks of a change."""
+        # The very first is not like the others: with nothing to go back to, no release is watched.
+        self.site.deploy("B", self.playbook)
         for name in STATES:
             self.steps = self.site.deploy(name, self.playbook).steps
             self.wanted[name] = self.site.state()

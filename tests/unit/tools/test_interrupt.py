@@ -58,6 +58,16 @@ def test_a_deploy_that_fails_without_being_disturbed_ends_the_test(site, tmp_pat
         site.deploy("A", str(tmp_path / "missing.yml"))
 
 
+def test_a_host_is_compared_once_no_release_is_watched_any_more(site, monkeypatch):
+    answers = ["ActiveState=active\n", "ActiveState=inactive\n", '{"current": "one"}']
+    monkeypatch.setattr(site, "on_host", lambda *command, text="": answers.pop(0))
+    assert site.state() == {"current": "one"}
+    monkeypatch.setattr(site, "on_host", lambda *command, text="": "ActiveState=active\n")
+    monkeypatch.setattr(interruption, "BACK_SECONDS", 0.1)
+    with pytest.raises(interruption.InterruptError, match="the watch's end"):
+        site.state()
+
+
 def test_the_two_states_differ_in_one_line_of_code(site, tmp_path):
     one, other = (tmp_path / name / "currents/health.py" for name in ("A", "B"))
     pairs = zip(one.read_text().splitlines(), other.read_text().splitlines(), strict=True)
