@@ -26,7 +26,7 @@ LINES = {"debian12": ("release", "memory", "guests"), "debian13": ("restart", "t
 SIDE_BY_SIDE = 2
 #: Not among those that run without being named, and why: the summary says so.
 BY_HAND = {
-    "front": "an option that is off unless set; six minutes more, run it by tools/scenarios.py front",
+    "front": "an option that is off unless set; three minutes or more, run it by tools/scenarios.py front",
     "adopt": "takes eight minutes or more where the processor is emulated; run it by tools/scenarios.py adopt",
     "pressure": "takes a quarter of an hour where the processor is emulated; run it by tools/scenarios.py pressure",
     "rolling": "boots three machines, twelve minutes or more where emulated; run it by tools/scenarios.py rolling",
