@@ -163,6 +163,14 @@ def test_a_second_look_replaces_the_first(seen, host, tmp_path):
     assert Seen(str(tmp_path / "run"), "one").holds(entry(host / "sub/file", content="new"))
 
 
+def test_a_run_knows_what_it_has_asked_of_the_app_and_can_ask_it_again(seen, tmp_path):
+    found = {"machine": "this", "paths": {}, "packages": [], "units": {}, "app": {"links": {}}}
+    seen.keep({"look": ["/none"], "look_app": {"root": "/srv/app"}}, "key", {"seen": found})
+    seen.forget()
+    known = Seen(str(tmp_path / "run"), "one")
+    assert (known.app, known.about) == ({}, {"root": "/srv/app"})
+
+
 def test_nobody_else_reads_what_a_run_knows_and_no_content_is_in_it(seen, tmp_path):
     (file,) = (tmp_path / "run").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600

@@ -130,6 +130,20 @@ def test_two_sites_on_one_machine_take_turns():
     assert len(installing) >= 4
 
 
+def test_the_settings_are_checked_once_in_a_run():
+    (check,) = [
+        play for play in read_yaml(REPOSITORY / "playbooks/validate.yml") if play["name"] == "Check the settings"
+    ]
+    assert [task["when"] for task in check["tasks"]] == [f"{check['tasks'][0]['register']} is not defined"]
+    imported = [REPOSITORY / play["ansible.builtin.import_playbook"] for play in read_yaml(REPOSITORY / "site.yml")]
+    tasks = [task for path in imported for play in read_yaml(path) for task in play.get("tasks", [])]
+    whole = [
+        role for task in tasks if "tasks_from" not in (role := task.get("ansible.builtin.import_role", {})) and role
+    ]
+    assert len(whole) >= 6
+    assert [role["name"] for role in whole if role.get("rolespec_validate") is not False] == []
+
+
 def test_a_part_of_the_inventory_that_cannot_be_read_stops_the_run(copy):
     (copy / "broken.yml").write_text("all:\n  hosts: [\n")
     inventory = ("-i", "inventory/hosts.yml", "-i", "broken.yml")
