@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ansible.module_utils
 import pytest
 
 # The repository is no installed package: tests import its plugins, and their own helpers, by their full names.
@@ -13,6 +14,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
+# Modules import what they share as Ansible ships it to the host: from ansible.module_utils.
+ansible.module_utils.__path__.append(str(REPOSITORY / "plugins" / "module_utils"))
 
 # A shell without job control starts what it puts into the background deaf to interrupts, and so are its children.
 # What is tested here is interrupted, and must hear it.

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from plugins.module_utils.switch_report import summary_of
+from plugins.modules import site_release
 from plugins.modules.site_release import command
 from siterelease import __main__ as program
 from siterelease import database, host
@@ -236,3 +237,26 @@ def test_no_room_is_said_before_a_copy_is_begun(settings, filled, monkeypatch):
     with pytest.raises(ReleaseError, match="no room to save"):
         database.save(settings, "x", "")
     assert not [path for path in settings.backups.iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(("restarts", "looked"), [([{"unit": "app.service"}], True), ([], False)])
+def test_after_a_restart_the_answer_tells_how_the_app_runs(monkeypatch, tmp_path, restarts, looked):
+    said, answers = {"changed": True, "restarts": restarts, "current": "one"}, []
+
+    about = {"units": ["app.service"]}
+
+    class Module:
+        def __init__(self, **named):
+            self.check_mode, self.params = False, {**ASKED, "look_app": about}
+
+        def run_command(self, argv):
+            return 0, json.dumps(said), ""
+
+        def exit_json(self, **result):
+            answers.append(result)
+
+    monkeypatch.setattr(site_release, "AnsibleModule", Module)
+    monkeypatch.setattr(site_release, "PROGRAM", str(tmp_path))
+    monkeypatch.setattr(site_release, "app_again", lambda about: {"seen": about})
+    site_release.main()
+    assert answers[0].get("seen") == (about if looked else None)
