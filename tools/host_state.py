@@ -15,7 +15,7 @@ from pathlib import Path
 TREES = ("/etc", "/opt", "/usr/local")
 LEFT_OUT = ("/etc/mtab", "/etc/ld.so.cache", "/etc/resolv.conf", "/etc/.updated", "/etc/.pwd.lock")
 #: Where Ansible and our own modules put what they have not finished.
-SCRATCH = ("/tmp/ansible*", "/root/.ansible/tmp/*", "/home/*/.ansible/tmp/*")
+SCRATCH = ("/tmp/ansible*", "/var/tmp/ansible*", "/root/.ansible/tmp/*", "/home/*/.ansible/tmp/*")
 UNIT_PROPERTIES = "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload"
 
 

@@ -255,7 +255,7 @@ def test_the_package_s_own_service_is_only_touched_where_the_package_is_new():
     assert "site_stat" in first
     assert fresh["when"] == f"not {first['register']}.stat.exists"
     apt, service = fresh["block"]
-    assert apt["ansible.builtin.apt"]["policy_rc_d"] == 101
+    assert apt["site_apt"]["policy_rc_d"] == 101
     assert service["ansible.builtin.systemd_service"] == {"name": "haproxy.service", "enabled": False}
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -27,11 +29,11 @@ ENVIRONMENT = {
 HOST = "all:\n  hosts:\n    probe:\n      ansible_host: 192.0.2.1\n      app_source: examples/currents\n"
 
 
-def ansible(program, directory, *words):
+def ansible(program, directory, *words, **environment):
     """Run one of Ansible's programs in a directory, within the time that a run without a connection needs."""
     path = Path(sys.executable).with_name(program)
     return subprocess.run(
-        [path, *words], cwd=directory, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60
+        [path, *words], cwd=directory, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False, timeout=60
     )
 
 
@@ -201,3 +203,17 @@ def test_that_roles_install_what_they_need_is_shown_on_machines_without_it():
 
     assert without("default", "debian13") == ["cron", "logrotate"]
     assert without("adopt", "currents") == "{{ lab_packages }}"
+
+
+def test_who_has_never_been_worked_for_by_ansible_is_not_warned_of_it(tmp_path):
+    home, wanted = tmp_path / "home", tmp_path / "file"
+    home.mkdir()
+    me, ours = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+    file = {"path": str(wanted), "content": "1", "mode": "0600", "owner": me, "group": ours}
+    words = ("probe", "-i", "probe,", "-c", "local", "-m", "config_files", "-a", json.dumps({"files": [file]}))
+    # The controller's own files elsewhere: they would make the directory that a host does not have.
+    elsewhere = {"HOME": str(home), "ANSIBLE_LOCAL_TEMP": str(tmp_path / "controller"), "ANSIBLE_PIPELINING": "1"}
+    done = ansible("ansible", REPOSITORY, *words, **elsewhere)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert wanted.read_text() == "1"
+    assert "WARNING" not in done.stdout + done.stderr
