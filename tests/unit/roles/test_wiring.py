@@ -32,8 +32,9 @@ HOST = "all:\n  hosts:\n    probe:\n      ansible_host: 192.0.2.1\n      app_sou
 def ansible(program, directory, *words, **environment):
     """Run one of Ansible's programs in a directory, within the time that a run without a connection needs."""
     path = Path(sys.executable).with_name(program)
+    environment = ENVIRONMENT | environment
     return subprocess.run(
-        [path, *words], cwd=directory, env=ENVIRONMENT | environment, capture_output=True, text=True, check=False, timeout=60
+        [path, *words], cwd=directory, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
 
 
