@@ -14,7 +14,8 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -39,8 +40,18 @@ CUTS = (
 )
 
 
-def document(steps: Sequence[Step], taken: Sequence[int], outcomes: Sequence[Outcome], machine: str) -> str:
-    """Return the result as a page."""
+def document(
+    steps: Sequence[Step], taken: Sequence[int], outcomes: Sequence[Outcome], machine: str, left: int = 0
+) -> str:
+    """Return the result as a page.
+
+    Args:
+        steps: the tasks of an undisturbed run.
+        taken: the numbers of those after which a run was to be killed.
+        outcomes: what came of the interruptions.
+        machine: what it was measured on.
+        left: interruptions that were not tried any more.
+    """
     failed = [outcome for outcome in outcomes if outcome.faults]
     rows = [
         f"| {one.where} | {one.served} | {one.requests} | {one.heal_seconds:.0f} | {'; '.join(one.faults) or 'yes'} |"
@@ -59,7 +70,8 @@ def document(steps: Sequence[Step], taken: Sequence[int], outcomes: Sequence[Out
             "`/usr/local`, the release, units, what runs against what is on disk, leftovers), and a third run had to",
             "change nothing.",
             "",
-            f"{len(outcomes)} interruptions, {len(failed)} not healed.",
+            f"{len(outcomes)} interruptions, {len(failed)} not healed."
+            + (f" The last one could not be gone on from: {left} were not tried." if left else ""),
             "",
             "| interrupted after | served then | visitors | rerun s | healed |",
             "|---|---|---|---|---|",
@@ -74,6 +86,20 @@ def say(outcome: Outcome) -> Outcome:
     head = f"{'FAILED' if outcome.faults else 'healed'}  {outcome.where} (served then: {outcome.served})"
     print("\n    ".join([head, *outcome.faults]), flush=True)
     return outcome
+
+
+def attempts(trial: Trial, taken: Sequence[int], cuts: Sequence[tuple[str, float]]) -> Iterator[Outcome]:
+    """Interrupt run after run; the last outcome is one that the next could not go on from, its fault says why."""
+    tries: list[tuple[str, Callable[[], Outcome]]] = [
+        *((f"{number} {trial.steps[number - 1].task}", partial(trial.kill, number)) for number in taken),
+        *((f"power, in {task}", partial(trial.cut, task, seconds)) for task, seconds in cuts),
+    ]
+    for where, interrupt in tries:
+        try:
+            yield interrupt()
+        except InterruptError as error:
+            yield Outcome(where, faults=[str(error)])
+            return
 
 
 def boot(name: str, scratch: Path) -> Site:
@@ -102,15 +128,16 @@ def main(argv: Sequence[str]) -> int:
             trial.prepare()
             taken = chosen.numbers or points(trial.steps)
             print(f"{len(trial.steps)} tasks, of which {sum(step.changed for step in trial.steps)} change something")
-            outcomes = [say(trial.kill(number)) for number in taken]
-            outcomes += [say(trial.cut(*cut)) for cut in CUTS[: chosen.cuts]]
+            cuts = CUTS[: chosen.cuts]
+            outcomes = [say(outcome) for outcome in attempts(trial, taken, cuts)]
         except InterruptError as error:
             print(f"interrupt: {error}")
             return 1
         finally:
             demo.lab("down", chosen.machine)
     if not chosen.numbers:
-        text = document(trial.steps, taken, outcomes, f"{platform.machine()}, {os.cpu_count()} cores")
+        left = len(taken) + len(cuts) - len(outcomes)
+        text = document(trial.steps, taken, outcomes, f"{platform.machine()}, {os.cpu_count()} cores", left)
         DOCUMENT.write_text(text, encoding="utf-8")
     failed = sum(bool(outcome.faults) for outcome in outcomes)
     print(f"{len(outcomes)} interruptions, {failed} not healed")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.unit.rendering import ROLES, read_yaml
 from tools import host_state, interruption
-from tools.interrupt import CUTS, document
-from tools.interruption import Outcome, Site, Step, differences, lines, points
+from tools.interrupt import CUTS, attempts, document
+from tools.interruption import InterruptError, Outcome, Site, Step, differences, lines, points
 
 PLAY = """
 - hosts: all
@@ -123,6 +124,23 @@ def test_the_page_counts_what_was_not_healed():
     assert "2 interruptions, 1 not healed." in text
     assert "| 3 app : Bring | A | 9 | 0 | yes |" in text
     assert "| power | B | 0 | 0 | lost; torn |" in text
+
+
+def test_an_interruption_that_nothing_can_follow_is_the_last_one_and_keeps_those_before_it():
+    asked = []
+
+    def kill(number):
+        asked.append(number)
+        if number == 2:
+            raise InterruptError("the host cannot be asked")
+        return Outcome(f"{number}", served="A")
+
+    trial = SimpleNamespace(steps=[Step(number, f"task {number}", True) for number in (1, 2, 3)], kill=kill, cut=print)
+    outcomes = list(attempts(trial, [1, 2, 3], [("a task", 1.0)]))
+    assert asked == [1, 2]
+    assert outcomes == [Outcome("1", served="A"), Outcome("2 task 2", faults=["the host cannot be asked"])]
+    page = document(trial.steps, [1, 2, 3], outcomes, "a machine", left=2)
+    assert "2 interruptions, 1 not healed. The last one could not be gone on from: 2 were not tried." in page
 
 
 def test_nothing_of_the_project_enables_the_callback_that_kills():
