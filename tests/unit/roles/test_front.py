@@ -61,7 +61,7 @@ def socket():
 @pytest.fixture
 def check(tmp_path):
     """Let haproxy judge the configuration with the command that the role gives it to; nothing is said of a good one."""
-    config_task = role_file("front", "tasks/serve.yml")[0]["block"][0]
+    config_task = role_file("front", "tasks/run.yml")[0]
     command = config_task["config_files"]["files"][0]["validate"]
 
     def run(**settings):

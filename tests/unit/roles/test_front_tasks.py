@@ -20,7 +20,8 @@ def included(path, enabled):
     for task in role_file("front", path):
         conditions = task.get("when", [])
         if all(holds(one) for one in ([conditions] if isinstance(conditions, str) else conditions)):
-            files += [task["ansible.builtin.include_tasks"]["file"]] if "ansible.builtin.include_tasks" in task else []
+            file = task["ansible.builtin.include_tasks"]
+            files.append(engine.template(trust_as_template(file)) if isinstance(file, str) else file["file"])
     return files
 
 
@@ -28,7 +29,7 @@ def included(path, enabled):
     ("path", "enabled", "files"),
     [
         ("tasks/prepare.yml", True, ["install.yml"]),
-        ("tasks/serve.yml", True, []),
+        ("tasks/serve.yml", True, ["run.yml"]),
         # The port first: until the app has it, visitors are refused. The files go when it has.
         ("tasks/prepare.yml", False, ["stop.yml"]),
         ("tasks/serve.yml", False, ["remove.yml"]),
