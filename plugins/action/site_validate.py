@@ -20,21 +20,15 @@ if str(_REPOSITORY) not in sys.path:
 
 from plugins.filter.site import site_first
 from plugins.module_utils.site_balance import balance_faults
-from plugins.module_utils.site_check import (
-    Problem,
-    Settings,
-    Spec,
-    is_secret,
-    is_setting,
-    load_specs,
-    problems_of,
-    report,
-    spec_defaults,
-)
+from plugins.module_utils.site_check import is_setting, load_specs, problems_of, report, spec_defaults
+from plugins.module_utils.site_neighbours import OF_THE_MACHINE, shadowed_problems
+from plugins.module_utils.site_problem import Problem, Settings, Spec, is_secret
 
 _TEMPLATE = re.compile(r"\{[{%](.*?)[}%]\}", re.DOTALL)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_COMPARED = ("app_name", "app_port", "ngrok_domain")
+_COMPARED = ("app_name", "app_port", "ngrok_domain", *OF_THE_MACHINE)
+#: Set in group_vars/all, and nowhere else.
+_ALWAYS_THERE = "site_look_paths"
 _RETURNED = ("app_name", "app_port", "service_memory_max")
 #: A balancer runs no app: what is set for all hosts means nothing there.
 _OF_APPS = ("app_", "service_", "release_", "front", "logrotate_", "monitor_")
@@ -78,6 +72,13 @@ class ActionModule(ActionBase):
         """Fail with the list of problems, or do nothing."""
         variables = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
+        if _ALWAYS_THERE not in variables:
+            beside = variables.get("inventory_dir") or "the inventory's directory"
+            fault = (
+                "The inventory has no group_vars beside it, which say what a site is made of. Link this repository's:"
+            )
+            fault = f"{fault} ln -s {_REPOSITORY / 'group_vars'} {beside}/group_vars"
+            return {**result, "failed": True, "msg": fault}
         try:
             specs = load_specs(Path(directory) for directory in constants.DEFAULT_ROLES_PATH)
         except ValueError as error:
@@ -91,6 +92,7 @@ class ActionModule(ActionBase):
         problems = problems_of(mine, others, specs, _REPOSITORY, roles)
         if not any(problem.name.startswith("balancer_backends") for problem in problems):
             problems += self._balance(variables, mine, specs)
+        problems += self._shadowed(variables, specs)
         result["changed"] = False
         # For the next play, where the defaults of the roles are not known.
         complete = {**spec_defaults(specs), **mine.values}
@@ -140,6 +142,23 @@ class ActionModule(ActionBase):
                 values = {"app_name": "haproxy", "app_port": self._balancer_port(variables, host)}
             found.append(Settings(host, self._address(theirs, host), values))
         return found
+
+    def _shadowed(self, variables: dict[str, Any], specs: Spec) -> list[Problem]:
+        """Find what an inventory file sets for a group in vain; nothing where Ansible does not show its inventory."""
+        inventory = getattr(variables.get("hostvars"), "_inventory", None)
+        host = inventory.get_host(variables.get("inventory_hostname")) if inventory else None
+        if host is None:
+            return []
+        groups = {
+            group.name: {name: value for name, value in group.vars.items() if is_setting(name, specs)}
+            for group in host.get_groups()
+        }
+        if not any(groups.values()):
+            return []
+        wins: dict[str, Any] = {}
+        for path in sorted((_REPOSITORY / "group_vars" / "all").glob("*.yml")):
+            wins |= self._loader.load_from_file(str(path)) or {}
+        return shadowed_problems(groups, set(host.vars), variables, wins)
 
     def _balance(self, variables: dict[str, Any], mine: Settings, specs: Spec) -> list[Problem]:
         """Compare a balancer with the hosts that it sends visitors to, also with those that this run leaves out."""

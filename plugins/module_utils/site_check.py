@@ -10,7 +10,6 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -24,6 +23,8 @@ from plugins.module_utils.site_forms import (
     parse_size,
 )
 from plugins.module_utils.site_front import front_faults
+from plugins.module_utils.site_neighbours import neighbour_problems
+from plugins.module_utils.site_problem import Problem, Settings, Spec, shown
 from plugins.module_utils.site_rules import RULES, SITE_SWITCHES
 
 _FAMILIES = "app service release front host ngrok logrotate monitor drill rollback maintenance adopt balancer rolling"
@@ -36,44 +37,11 @@ ENVIRONMENTS = ("app_environment", "app_secrets")
 # Both read plain data only; libyaml's is several times as fast, and this is done once for each host.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_SECRET_NAME = re.compile(r"token|secret|passw|authtoken|credential|api_?key|private_key|auth_url|webhook", re.I)
-_CREDENTIALS_IN_URL = re.compile(r"://[^/\s]*@|[?&][A-Za-z_]*(token|key|secret|pass)[A-Za-z_]*=", re.I)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029]")
 _INVISIBLE = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 _ARCHIVE_URL = re.compile(r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/%+-]+")
 _LONGEST_TEXT = 4096
-_LONGEST_SHOWN = 60
 _DEEPEST = 8
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that has to be put right: the setting's name and what is wrong, as the end of a sentence."""
-
-    name: str
-    fault: str
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of one host.
-
-    Attributes:
-        host: the inventory's name of it.
-        address: where it is reached, to see that two names are one machine.
-        values: variable -> evaluated value.
-        failures: variable -> why it could not be evaluated (undefined, vault, template).
-        made_from: variable -> the settings in its template, so that one mistake is told once, at its origin.
-    """
-
-    host: str
-    address: str
-    values: Mapping[str, object]
-    failures: Mapping[str, str] = field(default_factory=dict)
-    made_from: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-
-Spec = Mapping[str, Mapping[str, object]]
 
 
 def load_specs(roles: Iterable[Path]) -> dict[str, dict[str, object]]:
@@ -107,25 +75,6 @@ def spec_defaults(specs: Spec) -> dict[str, object]:
 def is_setting(name: str, specs: Spec) -> bool:
     """Tell whether a variable is one of the site's settings, or looks like one."""
     return name.startswith(PREFIXES) or name in specs or name in SITE_SWITCHES
-
-
-def is_secret(name: str, specs: Spec) -> bool:
-    """Tell whether a value must never be shown: by its name, or because its specification says no_log."""
-    return bool(_SECRET_NAME.search(name)) or specs.get(name, {}).get("no_log") is True
-
-
-def shown(name: str, value: object, specs: Spec) -> str:
-    """Describe a value in one short line of ASCII, without giving a secret away."""
-    if is_secret(name, specs) or (isinstance(value, str) and _CREDENTIALS_IN_URL.search(value)):
-        return "is not usable (its value is a secret and is not shown)"
-    if isinstance(value, str):
-        quoted = json.dumps(value[:_LONGEST_SHOWN])
-        return f"is {quoted}" + (f"... ({len(value)} characters)" if len(value) > _LONGEST_SHOWN else "")
-    if isinstance(value, (Mapping, list, tuple)):
-        return "is a mapping" if isinstance(value, Mapping) else f"is a list of {len(value)}"
-    if value is None or isinstance(value, bool):
-        return "is null" if value is None else f"is {str(value).lower()} (a boolean)"
-    return f"is {value!s:.{_LONGEST_SHOWN}}"
 
 
 def text_fault(value: object, depth: int = 0) -> str | None:
@@ -326,29 +275,6 @@ def relation_problems(values: Mapping[str, object]) -> list[Problem]:
     if isinstance(environment, Mapping) and isinstance(secrets, Mapping):
         both = sorted(str(name) for name in set(environment) & set(secrets))
         found += [Problem("app_environment", f"sets {name}, which app_secrets sets too") for name in both]
-    return found
-
-
-def neighbour_problems(mine: Settings, others: Iterable[Settings]) -> list[Problem]:
-    """Compare with the inventory's other entries: two sites on one machine share no name and no port."""
-    found: list[Problem] = []
-    for other in others:
-        if other.host == mine.host:
-            continue
-        if other.address == mine.address:
-            for name in ("app_name", "app_port"):
-                value = mine.values.get(name)
-                if value is not None and str(value) == str(other.values.get(name)):
-                    fault = f"is {value} on {mine.host} and on {other.host}, which are one machine ({mine.address})"
-                    found.append(Problem(name, f"{fault}: each site needs its own"))
-            mine_name, their_name = (one.values.get("app_name") for one in (mine, other))
-            if mine.values.get("front") == "haproxy" and their_name == f"{mine_name}-front":
-                fault = f"is {mine_name}, whose front is {their_name}.service, the service of {other.host}"
-                found.append(Problem("app_name", f"{fault} on the same machine ({mine.address}): choose another name"))
-        domain = mine.values.get("ngrok_domain")
-        if domain and domain == other.values.get("ngrok_domain"):
-            fault = f"is {domain} on {mine.host} and on {other.host}: a domain leads to one site"
-            found.append(Problem("ngrok_domain", fault))
     return found
 
 

@@ -22,7 +22,8 @@ from ansible.plugins.action import ActionBase
 from plugins.action import app_release as action_plugin
 from plugins.module_utils import wheelhouse
 from plugins.module_utils.build_steps import advice, has_hashes
-from plugins.module_utils.site_check import Settings, load_specs, problems_of
+from plugins.module_utils.site_check import load_specs, problems_of
+from plugins.module_utils.site_problem import Settings
 from plugins.modules import app_release
 
 REPOSITORY = Path(__file__).resolve().parents[3]

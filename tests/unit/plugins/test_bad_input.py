@@ -126,7 +126,7 @@ CASES = {
 }
 
 
-def write_inventory(directory: Path, hosts: dict[str, dict[str, object]]) -> Path:
+def write_inventory(directory: Path, hosts: dict[str, dict[str, object]], **groups: object) -> Path:
     """Write an inventory of hosts that do not exist, with the repository's own group_vars."""
     base = {"app_source": str(REPOSITORY), "monitor_name": "{{ app_name | default('app') }}"}
     base["monitor_url"] = "http://127.0.0.1:5555/health"
@@ -134,10 +134,9 @@ def write_inventory(directory: Path, hosts: dict[str, dict[str, object]]) -> Pat
         name: {"ansible_host": f"192.0.2.{number}", **base, **values}
         for number, (name, values) in enumerate(hosts.items(), start=1)
     }
-    text = yaml.safe_dump({"all": {"hosts": entries}})
+    text = yaml.safe_dump({"all": {"hosts": entries, **groups}})
     (directory / "hosts.yml").write_text(text, encoding="utf-8")
-    if (REPOSITORY / "group_vars").is_dir():
-        (directory / "group_vars").symlink_to(REPOSITORY / "group_vars")
+    (directory / "group_vars").symlink_to(REPOSITORY / "group_vars")
     return directory / "hosts.yml"
 
 
@@ -213,6 +212,45 @@ def test_two_sites_on_one_machine_need_their_own_name_and_port(tmp_path):
     assert output.count("one machine") == 4, output
     assert "app_port" in output
     assert "UNREACHABLE" not in output
+
+
+def test_two_sites_on_one_machine_say_the_same_of_it(tmp_path):
+    first = {"ansible_host": "192.0.2.77", "app_name": "one", "app_port": 5555, "host_timezone": "Europe/Berlin"}
+    second = {**first, "app_name": "two", "app_port": 5556, "host_timezone": "Etc/UTC", "host_packages": ["jq"]}
+    status, output = validate(write_inventory(tmp_path, {"one": first, "two": second}))
+    assert status != 0
+    assert re.search(r"host_timezone +is Europe/Berlin on one and Etc/UTC on two, which are one machine", output), (
+        output
+    )
+    assert output.count("1 problem in the settings of") == 2, output
+
+
+def test_what_a_group_is_given_in_vain_in_the_inventory_is_refused(tmp_path):
+    vault = Encrypted(VAULT_TEXT)
+    web = {"hosts": {"one": None}, "vars": {"app_port": 6000, "app_module": "shop:app", "release_watch_seconds": 8}}
+    inventory = write_inventory(
+        tmp_path,
+        {"one": {"app_module": "other:app"}},
+        vars={"ansible_user": "admin", "service_memory_max": "2G", "ngrok_authtoken": vault},
+        children={"web": web},
+    )
+    status, output = validate(inventory)
+    assert status != 0
+    assert re.search(r"app_port +is set below vars: of web, .* below a host, or in group_vars/web.yml", output), output
+    assert re.search(r"service_memory_max +is set below vars: of all, .* in group_vars/GROUP.yml", output), output
+    # A host's own value counts; and the roles' defaults, which group_vars does not repeat, give way to a group.
+    assert "app_module" not in output
+    assert "release_watch_seconds" not in output
+    assert "ngrok_authtoken" in output
+    assert "3 problems in the settings of one" in output, output
+
+
+def test_an_inventory_without_group_vars_beside_it_is_told_what_it_lacks(tmp_path):
+    inventory = write_inventory(tmp_path, {"one": {}})
+    (tmp_path / "group_vars").unlink()
+    status, output = validate(inventory)
+    assert status != 0
+    assert f"ln -s {REPOSITORY}/group_vars {tmp_path}/group_vars" in " ".join(output.split()), output
 
 
 def test_no_secret_is_printed_at_high_verbosity(tmp_path):

@@ -8,19 +8,16 @@ import pytest
 
 from plugins.action.site_validate import names_in
 from plugins.module_utils.site_check import (
-    Problem,
-    Settings,
-    is_secret,
     load_specs,
     problems_of,
     report,
-    shown,
     spec_defaults,
     type_fault,
     unknown_problems,
     value_problems,
 )
 from plugins.module_utils.site_forms import parse_size
+from plugins.module_utils.site_problem import Problem, Settings, is_secret, shown
 from plugins.module_utils.site_rules import RULES, SITE_SWITCHES
 
 REPOSITORY = Path(__file__).resolve().parents[3]

@@ -7,7 +7,8 @@ import subprocess
 
 import pytest
 
-from plugins.module_utils.site_check import Settings, load_specs, problems_of
+from plugins.module_utils.site_check import load_specs, problems_of
+from plugins.module_utils.site_problem import Settings
 from tests.unit.rendering import (
     REPOSITORY,
     ROLES,
