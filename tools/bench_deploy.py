@@ -13,11 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tools.bench_part import ROOT, BenchError, Result, figure, progress, table
+from tools.bench_part import ROOT, BenchError, Result, figure, progress
 from tools.bench_site import SETTINGS, THREADS, WORKERS, Bench, Site
 from tools.bench_ways import PACKAGES, PORTS, WAYS, Deploys, Run, changed, copied, phases
 from tools.demo import PORT, SEED_PACKAGES
 from tools.load import Ask, Load
+from tools.markdown import table
 
 PART = "deploy"
 TITLE = "What a deploy costs"

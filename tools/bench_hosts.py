@@ -21,10 +21,11 @@ from lab.errors import LabError
 from lab.machine import Machine
 from lab.paths import Home
 from lab.ssh import run_remote
-from tools.bench_part import ROOT, BenchError, Result, figure, progress, table
+from tools.bench_part import ROOT, BenchError, Result, figure, progress
 from tools.bench_site import APP, IMAGE, WELL_SECONDS, must, poll
 from tools.bench_ways import Run, changed, cold, timed
 from tools.demo import PATIENCE, PORT, SEED_PACKAGES, SMALL, SMALL_MIB, reached
+from tools.markdown import table
 
 PART = "hosts"
 TITLE = "What more hosts cost"

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tools.bench_part import ROOT, BenchError, Result
-from tools.bench_part import table as markdown
+from tools.markdown import table as markdown
 
 TITLE = "What the guards cost"
 FILES = ROOT / "roles" / "app" / "files"

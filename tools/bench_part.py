@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,15 +36,6 @@ class Part(Protocol):
 def progress(part: str, text: str) -> None:
     """Say what a part measures now."""
     print(f"bench: {part}: {text}", file=sys.stderr, flush=True)
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table."""
-    return [
-        f"| {' | '.join(headings)} |",
-        "|" + "---|" * len(headings),
-        *(f"| {' | '.join(row)} |" for row in rows),
-    ]
 
 
 def figure(value: float | None, digits: int = 1) -> str:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.bench_faults import CROWD, POSTS, RATE, trial
-from tools.bench_part import Result, figure, table
+from tools.bench_part import Result, figure
 from tools.bench_site import HIGH_MIB, MAX_MIB, THREADS, WORKERS, Bench
+from tools.markdown import table
 
 TITLE = "What a fault costs"
 PASS, SLOW, FAIL = "pass", "slow", "FAIL"

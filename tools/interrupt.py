@@ -22,6 +22,7 @@ import yaml
 
 from tools import demo
 from tools.interruption import APP, ROOT, InterruptError, Outcome, Site, Step, Trial, points
+from tools.markdown import table
 
 DOCUMENT = ROOT / "docs" / "interrupt.md"
 #: What a machine without KVM needs; and a short watch, since it has to be over before the host is compared.
@@ -54,7 +55,7 @@ def document(
     """
     failed = [outcome for outcome in outcomes if outcome.faults]
     rows = [
-        f"| {one.where} | {one.served} | {one.requests} | {one.heal_seconds:.0f} | {'; '.join(one.faults) or 'yes'} |"
+        [one.where, one.served, str(one.requests), f"{one.heal_seconds:.0f}", "; ".join(one.faults) or "yes"]
         for one in outcomes
     ]
     return "\n".join(
@@ -73,9 +74,7 @@ def document(
             f"{len(outcomes)} interruptions, {len(failed)} not healed."
             + (f" The last one could not be gone on from: {left} were not tried." if left else ""),
             "",
-            "| interrupted after | served then | visitors | rerun s | healed |",
-            "|---|---|---|---|---|",
-            *rows,
+            *table(["interrupted after", "served then", "visitors", "rerun s", "healed"], rows),
             "",
         ]
     )

@@ -28,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tools.markdown import table
 from tools.mutation_list import LIST, ListError, Mutation, Plan, check, line_of, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -314,15 +315,14 @@ def machine_kind(verdicts: Sequence[Verdict]) -> str:
 
 def page(verdicts: Sequence[Verdict], date: str, machine: str) -> str:
     """Return the result as a page for people."""
-
-    def cell(text: str) -> str:
-        return text.replace("|", "\\|")
-
     count = sum(verdict.outcome == NOTICED for verdict in verdicts)
     rows = [
-        f"| {cell(verdict.name)} | `{verdict.file}`, line {verdict.line} | "
-        + (f"`{cell(verdict.by)}`" if verdict.by else "**nobody**")
-        + f" | {verdict.seconds:.1f} |"
+        [
+            verdict.name,
+            f"`{verdict.file}`, line {verdict.line}",
+            f"`{verdict.by}`" if verdict.by else "**nobody**",
+            f"{verdict.seconds:.1f}",
+        ]
         for verdict in verdicts
     ]
     return "\n".join(
@@ -330,9 +330,7 @@ def page(verdicts: Sequence[Verdict], date: str, machine: str) -> str:
             HEADING,
             f"{date}: {count} of {len(verdicts)} noticed; machine: {machine}.",
             "",
-            "| What was broken | Where | Who noticed first | Seconds |",
-            "|---|---|---|---|",
-            *rows,
+            *table(["What was broken", "Where", "Who noticed first", "Seconds"], rows),
             "",
         ]
     )

@@ -119,10 +119,10 @@ def test_a_release_is_finished_when_it_says_so_and_is_not_marked(tmp_path, files
 
 
 def test_the_page_counts_what_was_not_healed():
-    good, bad = Outcome("3 app : Bring", served="A", requests=9), Outcome("power", ["lost", "torn"], "B")
+    good, bad = Outcome("3 app : uv | Bring", served="A", requests=9), Outcome("power", ["lost", "torn"], "B")
     text = document([Step(1, "x", True)], [1], [good, bad], "a machine")
     assert "2 interruptions, 1 not healed." in text
-    assert "| 3 app : Bring | A | 9 | 0 | yes |" in text
+    assert "| 3 app : uv \\| Bring | A | 9 | 0 | yes |" in text
     assert "| power | B | 0 | 0 | lost; torn |" in text
 
 
