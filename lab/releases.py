@@ -12,6 +12,8 @@ from lab.errors import HostError, UsageError
 
 #: Environment variable with the address of an archive, where apt's own settings name none.
 MIRROR_VARIABLE = "LAB_MIRROR"
+#: The archives' addresses for everybody.
+PUBLIC = {"debian": "http://deb.debian.org/debian", "ubuntu": "http://archive.ubuntu.com/ubuntu"}
 
 _COMMON_PACKAGES = (
     "systemd-sysv",
@@ -133,16 +135,11 @@ def host_mirrors(apt: Path = Path("/etc/apt")) -> dict[str, str]:
 def source_lines(release: Release, mirrors: dict[str, str]) -> list[str]:
     """Return the guest's sources.list: the release, its updates and its security fixes.
 
-    Raises:
-        HostError: nobody says where the distribution's archive is.
+    Where this computer's apt names no mirror, as that of another distribution, or of a cloud image that has its mirrors
+    in a list of their own, the distribution's public address is taken.
     """
     suite, components = release.suite, release.components
-    main = os.environ.get(MIRROR_VARIABLE) or mirrors.get(release.distribution)
-    if not main:
-        raise HostError(
-            f"This computer's apt names no archive of {release.distribution}, so {release.image} cannot be built.\n"
-            f"Name one: {MIRROR_VARIABLE}=http://... lab up ... Or choose an image of this computer's own distribution."
-        )
+    main = os.environ.get(MIRROR_VARIABLE) or mirrors.get(release.distribution) or PUBLIC[release.distribution]
     security = mirrors.get("debian-security", f"{main}-security") if release.distribution == "debian" else main
     return [
         f"deb {main} {suite} {components}",

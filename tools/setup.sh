@@ -148,6 +148,8 @@ setup_lab() {
         read -r program package <<<"$entry"
         PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("$package")
     done
+    # Its images are verified with them, on Ubuntu too.
+    compgen -G "$TOP/usr/share/keyrings/debian-archive-keyring.*" >/dev/null || missing+=(debian-archive-keyring)
     if [ "${#missing[@]}" -eq 0 ]; then
         say "lab: every package is there"
         return

@@ -120,10 +120,18 @@ def test_sources_have_updates_and_security():
     ]
 
 
-def test_an_archive_that_apt_does_not_name_is_asked_for(monkeypatch):
-    ubuntu = releases.find_release("ubuntu24.04")
-    with pytest.raises(HostError, match="LAB_MIRROR"):
-        releases.source_lines(ubuntu, {"debian": "http://mirror.example/debian"})
+def test_an_archive_that_apt_does_not_name_is_the_public_one(monkeypatch):
+    monkeypatch.delenv("LAB_MIRROR", raising=False)
+    ubuntu, debian = releases.find_release("ubuntu24.04"), releases.find_release("debian12")
+    lines = releases.source_lines(ubuntu, {"debian": "http://mirror.example/debian"})
+    assert all("http://archive.ubuntu.com/ubuntu noble" in line for line in lines)
+    # Debian's cloud images name a list of mirrors instead of a mirror.
+    mirrors = releases.mirrors_in(["Types: deb\nURIs: mirror+file:///etc/apt/mirrors/debian.list\n"])
+    assert [line.split()[1] for line in releases.source_lines(debian, mirrors)] == [
+        "http://deb.debian.org/debian",
+        "http://deb.debian.org/debian",
+        "http://deb.debian.org/debian-security",
+    ]
     monkeypatch.setenv("LAB_MIRROR", "http://mirror.example/ubuntu")
     assert all("http://mirror.example/ubuntu noble" in line for line in releases.source_lines(ubuntu, {}))
 

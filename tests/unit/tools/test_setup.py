@@ -46,6 +46,9 @@ class Computer:
         self.program("apt-get", APT_GET)
         self.program("sudo", '#!/bin/sh\nexec "$@"\n')
         # Everything else that is asked for is there.
+        self.keys = top / KEYRING.lstrip("/")
+        self.keys.parent.mkdir(parents=True)
+        self.keys.touch()
         there = "qemu-img mmdebstrap mkfs.ext4 ssh rsync git logrotate haproxy systemd-analyze shellcheck wrk"
         for program in there.split():
             self.program(program, "#!/bin/sh\n")
@@ -112,6 +115,13 @@ def test_a_qemu_that_is_there_is_left_alone(debian12: Computer):
     said, asked = debian12.set_up()
     assert asked == ""
     assert "every package is there" in said
+
+
+def test_the_keys_of_debians_archive_are_installed_where_they_are_missing_as_on_ubuntu(debian12: Computer):
+    debian12.program("qemu-system-x86_64", "#!/bin/sh\n")
+    debian12.keys.unlink()
+    _, asked = debian12.set_up()
+    assert asked.splitlines()[-1].endswith("--no-install-recommends debian-archive-keyring")
 
 
 @pytest.mark.parametrize(
