@@ -131,7 +131,7 @@ def refuse(releases: Releases, name: str, previous: str, *, retry_bad: bool) -> 
     if releases.is_bad(name) and name != previous and not retry_bad:
         raise ReleaseError(
             f"release {name} was marked bad: {releases.look(name).why}. Change the code, or try it once more with "
-            "-e release_retry_bad=true"
+            """-e '{"release_retry_bad": true}'"""
         )
 
 
