@@ -168,7 +168,7 @@ def port_problems(wanted: Wanted, observed: Observed) -> list[tuple[str, str]]:
     for one in observed.listeners:
         if not belongs_to_site(one, wanted.name):
             who = f"process {one.pid} of user {one.user} ({one.command})" if one.pid else "an unknown process"
-            advice = "stop it, choose another app_port or, if it is this app, take it over with its data (docs/adopt.md)"
+            advice = "stop it, choose another app_port or, if it is this app, take it over with its data: docs/adopt.md"
             if one.cgroup.endswith(".service"):
                 unit = one.cgroup.rsplit("/", 1)[1]
                 advice = f"stop it with 'sudo systemctl disable --now {unit}', or choose another app_port"
