@@ -243,12 +243,21 @@ def test_the_app_s_health_is_asked_where_it_listens():
     assert value_of("service", asked, wired=True, **ON) == "unix:/run/sitekeeper/currents.http:/health"
 
 
-def test_the_app_s_socket_moves_between_the_two_halves_of_the_front():
-    play = next(play for play in read_yaml(REPOSITORY / "playbooks/deploy.yml") if play.get("tasks"))
-    roles = [task["ansible.builtin.import_role"] for task in play["tasks"] if "ansible.builtin.import_role" in task]
-    order = [(role["name"], role.get("tasks_from", "main.yml")) for role in roles]
-    assert order.index(("front", "prepare.yml")) < order.index(("service", "run.yml"))
-    assert order.index(("service", "run.yml")) < order.index(("front", "serve.yml"))
+def test_the_app_s_socket_moves_once_the_release_is_proven_and_right_after_the_front_has_let_go():
+    together, in_turns = [play for play in read_yaml(REPOSITORY / "playbooks/deploy.yml") if play.get("tasks")][:2]
+    for tasks, proof in ((together["tasks"], "main.yml"), (in_turns["tasks"][1]["block"], "switch.yml")):
+        order = roles_of(tasks)
+        let_go = order.index(("front", "give_back.yml"))
+        assert order.index(("release", proof)) < let_go
+        assert order[let_go + 1 : let_go + 3] == [("service", "run.yml"), ("front", "serve.yml")]
+    order = roles_of(together["tasks"])
+    assert order.index(("front", "prepare.yml")) < order.index(("service", "install.yml"))
+
+
+def roles_of(tasks):
+    """Return which part of which role the tasks of a play run, in their order."""
+    roles = [task["ansible.builtin.import_role"] for task in tasks if "ansible.builtin.import_role" in task]
+    return [(role["name"], role.get("tasks_from", "main.yml")) for role in roles]
 
 
 def test_the_package_s_own_service_is_only_touched_where_the_package_is_new():

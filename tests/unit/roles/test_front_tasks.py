@@ -20,8 +20,7 @@ def included(path, enabled):
     for task in role_file("front", path):
         conditions = task.get("when", [])
         if all(holds(one) for one in ([conditions] if isinstance(conditions, str) else conditions)):
-            file = task["ansible.builtin.include_tasks"]
-            files.append(engine.template(trust_as_template(file)) if isinstance(file, str) else file["file"])
+            files.append(task["ansible.builtin.include_tasks"]["file"])
     return files
 
 
@@ -31,7 +30,9 @@ def included(path, enabled):
         ("tasks/prepare.yml", True, ["install.yml"]),
         ("tasks/serve.yml", True, ["run.yml"]),
         # The port first: until the app has it, visitors are refused. The files go when it has.
-        ("tasks/prepare.yml", False, ["stop.yml"]),
+        ("tasks/prepare.yml", False, []),
+        ("tasks/give_back.yml", True, []),
+        ("tasks/give_back.yml", False, ["stop.yml"]),
         ("tasks/serve.yml", False, ["remove.yml"]),
     ],
 )

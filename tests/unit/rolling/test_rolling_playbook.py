@@ -38,7 +38,7 @@ class ActionModule(ActionBase):
 """
 ROLES = {
     "app": ["main"],
-    "front": ["prepare", "serve"],
+    "front": ["prepare", "give_back", "serve"],
     "service": ["install", "run"],
     "release": ["main", "switch"],
     "logrotate": ["main"],
@@ -113,7 +113,7 @@ def play(tmp_path):
 
 def turn(host):
     """What happens to a host in its turn."""
-    parts = ["balancer_server drained", "front prepare", "release switch", "service run", "front serve"]
+    parts = ["balancer_server drained", "release switch", "front give_back", "service run", "front serve"]
     return [f"{host} {part}" for part in [*parts, "balancer_server ready"]]
 
 
@@ -127,7 +127,7 @@ def test_all_hosts_are_proven_before_they_take_turns_one_by_one(play):
     assert code == 0, output
     assert after_proof(lines) == [*turn("web1"), *turn("web2"), *turn("web3"), "lb balancer main"]
     proven = lines[: -len(after_proof(lines))]
-    assert [line for line in proven if line.endswith(("service run", "front serve"))] == []
+    assert [line for line in proven if line.endswith(("give_back", "service run", "front serve"))] == []
     assert sum(line.endswith("balancer_server ready") for line in proven) == 3, "what a killed run left is healed"
 
 
@@ -158,7 +158,7 @@ def test_the_first_failure_ends_the_roll_and_the_host_is_filled_again(play):
     answers = {"web2 release switch": failure, "web1 release switch": {"serves": {"release": "new", "note": ""}}}
     code, output, lines = play(pending=ALL, answers={**dict.fromkeys(ALL, waits), **answers})
     assert code != 0
-    second = [one for one in turn("web2") if not one.endswith(("service run", "front serve"))]
+    second = ["web2 balancer_server drained", "web2 release switch", "web2 balancer_server ready"]
     assert after_proof(lines) == [*turn("web1"), *second]
     shown = output[output.index("Host ") :]
     assert re.search(r"(?m)^web1 +new$", shown)
@@ -194,6 +194,7 @@ def test_one_host_without_a_balancer_does_all_at_once_as_ever(play):
         "web1 front prepare",
         "web1 service install",
         "web1 release main",
+        "web1 front give_back",
         "web1 service run",
         "web1 front serve",
         "web1 logrotate main",
