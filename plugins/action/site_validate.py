@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible import constants
 from ansible.errors import AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 # The rules lie in this repository, which is neither a collection nor installed: Ansible loads this file by path.
@@ -60,12 +61,13 @@ def names_in(raw: object) -> frozenset[str]:
 class ActionModule(ActionBase):
     """Check the settings of one host on the controller.
 
-    Arguments of the task: `roles`, a list of roles whose required variables must be set (default: none).
+    Arguments of the task: `roles`, a list of roles whose required variables must be set (default: none); `brings`,
+    whether the run brings code (default: true).
     """
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    _VALID_ARGS = frozenset({"roles"})
+    _VALID_ARGS = frozenset({"roles", "brings"})
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -89,7 +91,8 @@ class ActionModule(ActionBase):
         mine = self._settings(variables, specs)
         others = [] if balances else self._others(variables, mine, specs)
         roles = _BALANCER_ROLES if balances else self._task.args.get("roles") or []
-        problems = problems_of(mine, others, specs, _REPOSITORY, roles)
+        brings = boolean(self._task.args.get("brings", True))
+        problems = problems_of(mine, others, specs, _REPOSITORY, roles, brings=brings)
         if not any(problem.name.startswith("balancer_backends") for problem in problems):
             problems += self._balance(variables, mine, specs)
         problems += self._shadowed(variables, specs)

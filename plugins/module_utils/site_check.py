@@ -284,7 +284,13 @@ def _root(problem: Problem) -> str:
 
 
 def problems_of(
-    mine: Settings, others: Iterable[Settings], specs: Spec, base: Path, required_of: Iterable[str] = ()
+    mine: Settings,
+    others: Iterable[Settings],
+    specs: Spec,
+    base: Path,
+    required_of: Iterable[str] = (),
+    *,
+    brings: bool = True,
 ) -> list[Problem]:
     """Return everything that is wrong with the settings of one host, each setting's own faults first.
 
@@ -294,6 +300,7 @@ def problems_of(
         specs: options by variable name, from `load_specs`.
         base: the directory at which relative paths of the controller start.
         required_of: roles whose required variables must be set.
+        brings: whether code is brought, which must then be where it is said to be.
     """
     roles = set(required_of)
     own: list[Problem] = []
@@ -314,7 +321,9 @@ def problems_of(
     bad |= {_root(problem) for problem in own}
     complete = {**spec_defaults(specs), **mine.values}
     sound = {name: value for name, value in complete.items() if name not in bad}
-    own += source_problems(sound, base) + wheelhouse_problems(sound, base) + relation_problems(sound)
+    if brings:
+        own += source_problems(sound, base) + wheelhouse_problems(sound, base)
+    own += relation_problems(sound)
     return own + neighbour_problems(Settings(mine.host, mine.address, sound), others)
 
 

@@ -140,11 +140,11 @@ def write_inventory(directory: Path, hosts: dict[str, dict[str, object]], **grou
     return directory / "hosts.yml"
 
 
-def validate(inventory: Path, *arguments: str) -> tuple[int, str]:
-    """Run playbooks/validate.yml; return its exit status and all that it printed."""
+def validate(inventory: Path, *arguments: str, playbook: str = "validate") -> tuple[int, str]:
+    """Run a playbook, which begins with validate.yml; return its exit status and all that it printed."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     environment |= {"ANSIBLE_CONFIG": str(REPOSITORY / "ansible.cfg"), "ANSIBLE_TIMEOUT": "1"}
-    program = [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/validate.yml"]
+    program = [str(Path(sys.executable).with_name("ansible-playbook")), f"playbooks/{playbook}.yml"]
     done = subprocess.run(
         [*program, "-i", str(inventory), *arguments],
         cwd=REPOSITORY,
@@ -251,6 +251,17 @@ def test_an_inventory_without_group_vars_beside_it_is_told_what_it_lacks(tmp_pat
     status, output = validate(inventory)
     assert status != 0
     assert f"ln -s {REPOSITORY}/group_vars {tmp_path}/group_vars" in " ".join(output.split()), output
+
+
+@pytest.mark.parametrize("playbook", ["rollback", "releases", "maintenance"])
+def test_what_brings_nothing_needs_no_code_here_and_no_room_there(tmp_path, playbook):
+    inventory = write_inventory(tmp_path, {"one": {"app_source": "no/such/directory", "app_wheelhouse": "nor/this"}})
+    status, output = validate(inventory, "-e", "maintenance=on", "-v", playbook=playbook)
+    assert status != 0, "nobody answers there"
+    assert "in the settings of one" not in output, output
+    assert re.search(r"^TASK \[Look at the host [^\n]*\n+skipping: \[one\]", output, re.MULTILINE), output
+    _, output = validate(inventory, "-e", "app_port=70000", playbook=playbook)
+    assert re.search(r'app_port +is "70000"', output), output
 
 
 def test_no_secret_is_printed_at_high_verbosity(tmp_path):
