@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pwd
 import socket
-import subprocess
 import sys
 import time
 import zipfile
@@ -25,10 +23,10 @@ from plugins.module_utils.build_steps import advice, has_hashes
 from plugins.module_utils.site_check import load_specs, problems_of
 from plugins.module_utils.site_problem import Settings
 from plugins.modules import app_release
+from tests.unit.plugins.release_tree import ME
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 UV = Path(sys.executable).with_name("uv")
-REAL_RUN = subprocess.run
 #: A backend that needs nothing, to build the code itself without a network.
 BACKEND = """
 import zipfile
@@ -106,22 +104,15 @@ def wheels(tmp_path):
 
 
 @pytest.fixture
-def host(tmp_path, wheels, monkeypatch, capsys):
+def host(tmp_path, wheels, as_anybody, monkeypatch, capsys):
     """A host with uv on which whoever runs the tests builds releases of `code` from the wheelhouse."""
-
-    def run(argv, **words):
-        return REAL_RUN(argv, **{k: v for k, v in words.items() if k not in ("user", "group", "extra_groups")})
-
-    monkeypatch.setattr(app_release.subprocess, "run", run)
-    monkeypatch.setattr(app_release.os, "chown", lambda *_, **__: None)
-    monkeypatch.setattr(app_release.Releases, "cache", lambda self, user: tmp_path / "cache")
     monkeypatch.setattr(action_plugin, "CACHE", tmp_path / "archives")
     code = tmp_path / "code"
     code.mkdir()
     (code / "app.py").write_text("app = 1\n")
     args = {
         "root": str(tmp_path / "srv"),
-        "user": pwd.getpwuid(os.geteuid()).pw_name,
+        "user": ME.pw_name,
         "host_path": str(code),
         "uv": str(UV),
         "python": sys.executable,

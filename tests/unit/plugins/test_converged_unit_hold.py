@@ -5,13 +5,8 @@ from __future__ import annotations
 import pytest
 
 from plugins.module_utils.unit_plan import Wanted, interrupts, plan
+from tests.unit.plugins.unit_states import APP, CRASHING, DOWN, NEW, SOCKET, UP
 from tests.unit.rendering import role_file
-
-APP, SOCKET = "testkeeper-app.service", "testkeeper-app.socket"
-UP = {"ActiveState": "active", "UnitFileState": "enabled"}
-DOWN = {"ActiveState": "inactive", "UnitFileState": "enabled"}
-NEW = {"ActiveState": "inactive", "UnitFileState": ""}
-CRASHING = {"ActiveState": "activating", "UnitFileState": "enabled"}
 
 
 @pytest.mark.parametrize(
