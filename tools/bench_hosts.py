@@ -75,9 +75,8 @@ def booted() -> Iterator[list[Machine]]:
 
 def inventory(machines: Sequence[Machine]) -> dict[str, Any]:
     """Return the inventory: the same app on each."""
-    hosts = {machine.name: {**reached(machine.describe()), **SMALL, **PATIENCE} for machine in machines}
-    about = {"app_source": "examples/currents", "release_watch_seconds": WATCH_SECONDS}
-    return {"all": {"hosts": hosts, "vars": about}}
+    about = {"app_source": "examples/currents", "release_watch_seconds": WATCH_SECONDS, **SMALL, **PATIENCE}
+    return {"all": {"hosts": {machine.name: {**reached(machine.describe()), **about} for machine in machines}}}
 
 
 def is_watched(machine: Machine) -> bool:
