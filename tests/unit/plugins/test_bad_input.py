@@ -77,6 +77,12 @@ CASES = {
     "name-root": ({"app_name": "root"}, r'app_name +is "root": .*no name of the system'),
     "name-boolean": ({"app_name": False}, r"app_name +is false \(a boolean\)"),
     "name-direction": ({"app_name": "app\u202egnp"}, r"app_name +has invisible or direction-changing"),
+    "user-person": (
+        {"ansible_user": "ann", "app_user": "ann"},
+        r"app_user +is ann, who logs in here for this run .*: must be a user that .* for example ann-app",
+    ),
+    "user-of-name": ({"ansible_user": "ann", "app_name": "ann"}, r"app_user +is ann, who logs in here"),
+    "user-system": ({"ansible_user": "ubuntu", "app_user": "ubuntu"}, r'app_user +is "ubuntu": must be the name of'),
     "version-number": ({"app_version": 1.10}, r"app_version +is 1.1: must be a tag"),
     "environment-name": ({"app_environment": {"A-B": "x"}}, r"app_environment +'A-B' is not a name"),
     "environment-preload": ({"app_environment": {"LD_PRELOAD": "x"}}, r"app_environment +LD_PRELOAD may not"),
@@ -202,6 +208,16 @@ def test_digits_from_the_command_line_are_a_number_and_reach_the_hosts(tmp_path)
     inventory = write_inventory(tmp_path, {"currents": {}})
     status, output = validate(inventory, "-e", "app_port=5556")
     assert status != 0
+    assert "UNREACHABLE" in output, output
+
+
+def test_who_logs_in_is_also_known_from_the_command_line(tmp_path):
+    inventory = write_inventory(tmp_path, {"currents": {"app_user": "ann"}})
+    status, output = validate(inventory, "--user", "ann")
+    assert status != 0
+    assert "1 problem in the settings of currents" in output
+    assert re.search(r"app_user +is ann, who logs in here", output), output
+    status, output = validate(inventory, "--user", "bob")
     assert "UNREACHABLE" in output, output
 
 
