@@ -91,6 +91,29 @@ CASES = {
         {"ngrok_authtoken": "CHANGEME", "ngrok_domain": "a.example.org"},
         r"ngrok_authtoken +is not usable .*is the vault loaded",
     ),
+    "token-short": (
+        {"ngrok_authtoken": "12345678", "ngrok_domain": "e.example.org"},
+        r"ngrok_authtoken +is not usable \(its value is a secret and is not shown\): must be .* 20 to 200 letters",
+    ),
+    "tunnel-upstream": (
+        {"ngrok_upstream_url": "http://127.0.0.1:5555/x"},
+        r'ngrok_upstream_url +is "http://127.0.0.1:5555/x": must be .* without a path, for example http://127.0.0.1:5555\n',
+    ),
+    "tunnel-checksum": (
+        {
+            **{"ngrok_authtoken": "a" * 40, "ngrok_domain": "c.example.org"},
+            **{"ngrok_install_method": "file", "ngrok_agent_file": "/opt/ngrok"},
+        },
+        r'ngrok_agent_checksum +is empty but ngrok_install_method is file: must be .* for example "9f86d0',
+    ),
+    "tunnel-policy": (
+        {
+            **{"ngrok_authtoken": "a" * 40, "ngrok_domain": "d.example.org"},
+            **{"ngrok_config_version": 2, "ngrok_pooling_enabled": True},
+        },
+        r"ngrok_pooling_enabled +is set but ngrok_config_version is 2: must be 3, ",
+    ),
+    "domain-case": ({"ngrok_domain": "X.example.org"}, r'ngrok_domain +is "X.example.org": .* in lower case'),
     "domain-scheme": ({"ngrok_domain": "http://x.example.org"}, r"ngrok_domain +is .*must be a bare host"),
     "domain-alone": ({"ngrok_domain": "b.example.org"}, r"ngrok_authtoken +is empty but ngrok_domain is set"),
     "token-alone": ({"ngrok_authtoken": "a" * 40}, r"ngrok_domain +is empty but ngrok_authtoken is set"),
