@@ -24,13 +24,14 @@ from plugins.module_utils.site_balance import balance_faults
 from plugins.module_utils.site_check import is_setting, load_specs, problems_of, report, spec_defaults
 from plugins.module_utils.site_neighbours import OF_THE_MACHINE, shadowed_problems
 from plugins.module_utils.site_problem import Problem, Settings, Spec, is_secret
+from plugins.module_utils.site_user import user_faults
 
 _TEMPLATE = re.compile(r"\{[{%](.*?)[}%]\}", re.DOTALL)
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COMPARED = ("app_name", "app_port", "ngrok_domain", *OF_THE_MACHINE)
 #: Set in group_vars/all, and nowhere else.
 _ALWAYS_THERE = "site_look_paths"
-_RETURNED = ("app_name", "app_port", "service_memory_max")
+_RETURNED = ("app_name", "app_user", "app_port", "service_memory_max")
 #: A balancer runs no app: what is set for all hosts means nothing there.
 _OF_APPS = ("app_", "service_", "release_", "front", "logrotate_", "monitor_")
 _BALANCED = ("app_name", "app_health_path", "app_bind_address")
@@ -102,7 +103,12 @@ class ActionModule(ActionBase):
         result["settings"] = {name: complete[name] for name in _RETURNED if name in complete}
         if balances and "balancer_port" in complete:
             haproxy = {"app_name": "haproxy", "app_port": complete["balancer_port"]}
+            # The role host makes the app's user there too.
+            haproxy["app_user"] = complete["host_user"]
             result["settings"] = {**haproxy, "service_memory_max": _BALANCER_MEMORY}
+        if not any(problem.name in ("app_user", "host_user") for problem in problems):
+            faults = user_faults(result["settings"].get("app_user"), self._play_context.remote_user)
+            problems += [Problem(name, fault) for name, fault in faults]
         if problems:
             result["failed"] = True
             result["msg"] = report(mine.host, problems)

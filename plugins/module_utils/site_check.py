@@ -26,6 +26,7 @@ from plugins.module_utils.site_front import front_faults
 from plugins.module_utils.site_neighbours import neighbour_problems
 from plugins.module_utils.site_problem import Problem, Settings, Spec, shown
 from plugins.module_utils.site_rules import RULES, SITE_SWITCHES
+from plugins.module_utils.site_tunnel import tunnel_faults
 
 _FAMILIES = "app service release front host ngrok logrotate monitor drill rollback maintenance adopt balancer rolling"
 PREFIXES = tuple(f"{family}_" for family in _FAMILIES.split())
@@ -258,19 +259,12 @@ def relation_problems(values: Mapping[str, object]) -> list[Problem]:
     if graceful is not None and stop is not None and graceful >= stop:
         fault = f"is {graceful}: must be less than service_stop_timeout_seconds ({stop}), or requests are cut off"
         found.append(Problem("app_graceful_timeout_seconds", fault))
-    token, domain = values.get("ngrok_authtoken"), values.get("ngrok_domain")
-    if token and domain == "":
-        found.append(Problem("ngrok_domain", "is empty but ngrok_authtoken is set: give the domain of your account"))
-    if domain and token == "":
-        found.append(
-            Problem("ngrok_authtoken", "is empty but ngrok_domain is set (is the vault loaded?): set both or none")
-        )
     name = values.get("app_name")
     for key, parent in OWN_DIRECTORIES.items():
         if isinstance(name, str) and values.get(key) not in (None, f"{parent}/{name}"):
             # systemd makes them (StateDirectory= and its sisters) and opens nothing else to the app.
             found.append(Problem(key, f"is {values[key]}: must be {parent}/{name}, the one the app may write to"))
-    found += [Problem(key, fault) for key, fault in front_faults(values)]
+    found += [Problem(key, fault) for key, fault in front_faults(values) + tunnel_faults(values)]
     environment, secrets = (values.get(key) for key in ENVIRONMENTS)
     if isinstance(environment, Mapping) and isinstance(secrets, Mapping):
         both = sorted(str(name) for name in set(environment) & set(secrets))

@@ -18,7 +18,6 @@ Check = Callable[[object], bool]
 
 _SIZE = re.compile(r"([1-9][0-9]{0,14})([KMGT]?)")
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,14}")
-_HOST_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _MODULE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\.[A-Za-z_][A-Za-z0-9_]*)*:([A-Za-z_][A-Za-z0-9_]*(\(.*\))?)")
 _GIT_URL = re.compile(
     r"https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9._~/-]+"
@@ -53,8 +52,6 @@ DENIED_ENVIRONMENT = frozenset(_DENIED_NAMES.split())
 # Nothing of an app may be put there, nor be read from there.
 _SYSTEM_DIRECTORIES = "bin boot dev etc lib lib32 lib64 proc root run sbin sys usr"
 SYSTEM_DIRECTORIES = frozenset(_SYSTEM_DIRECTORIES.split())
-
-PLACEHOLDERS = frozenset({"changeme", "change_me", "change-me", "todo", "secret", "token", "xxx", "none", "null"})
 
 
 @dataclass(frozen=True)
@@ -187,31 +184,12 @@ def is_address(value: object) -> bool:
     return True
 
 
-def is_hostname(value: object) -> bool:
-    """Accept a bare host name with at least one dot (RFC 1123); no scheme, port or path."""
-    if not isinstance(value, str) or len(value) > 253:
-        return False
-    labels = value.split(".")
-    return (
-        len(labels) > 1
-        and all(_HOST_LABEL.fullmatch(label) is not None for label in labels)
-        and not labels[-1].isdigit()
-    )
-
-
 def is_timezone(value: object) -> bool:
     """Accept a name of the time zone database; only its form is checked where the controller has none."""
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}", value):
         return False
     known = zoneinfo.available_timezones()
     return value in known if known else True
-
-
-def is_token(value: object) -> bool:
-    """Accept a token, or nothing; a placeholder and anything with a blank in it is neither."""
-    return isinstance(value, str) and (
-        value == "" or (re.fullmatch(r"[A-Za-z0-9_.-]{8,200}", value) is not None and value.lower() not in PLACEHOLDERS)
-    )
 
 
 def _plain_path(value: object) -> list[str] | None:

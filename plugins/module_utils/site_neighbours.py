@@ -37,10 +37,15 @@ def neighbour_problems(mine: Settings, others: Iterable[Settings]) -> list[Probl
             if mine.values.get("front") == "haproxy" and their_name == f"{mine_name}-front":
                 fault = f"is {mine_name}, whose front is {their_name}.service, the service of {other.host}"
                 found.append(Problem("app_name", f"{fault} on the same machine ({mine.address}): choose another name"))
-        domain = mine.values.get("ngrok_domain")
-        if domain and domain == other.values.get("ngrok_domain"):
+        domain, theirs = (one.values.get("ngrok_domain") for one in (mine, other))
+        if domain and domain == theirs:
             fault = f"is {domain} on {mine.host} and on {other.host}: a domain leads to one site"
             found.append(Problem("ngrok_domain", fault))
+        elif domain and theirs and other.address == mine.address:
+            # The role ngrok refuses the second one, after the deploy.
+            fault = f"is {domain} on {mine.host} and {theirs} on {other.host}, which are one machine ({mine.address})"
+            advice = 'there is one agent per host; all but one must have ngrok_authtoken: "" and ngrok_domain: ""'
+            found.append(Problem("ngrok_domain", f"{fault}: {advice}"))
     return found
 
 

@@ -14,12 +14,10 @@ from plugins.module_utils.site_forms import (
     decimal_rule,
     is_address,
     is_host_path,
-    is_hostname,
     is_module,
     is_relative_paths,
     is_site_name,
     is_timezone,
-    is_token,
     is_user_name,
     is_version,
     list_of,
@@ -232,24 +230,38 @@ RULES: dict[str, Rule] = {
     "host_swap_size": size_rule("64M", "1G", zero="no swap"),
     "host_swap_file": Rule(is_host_path, "an absolute path that is not one of the system's", "/swapfile"),
     "host_journal_max_size": size_rule("16M", "500M"),
+    # The role ngrok, which can be used alone, has these patterns in its tasks/validate.yml, and looks only after the
+    # deploy. tests/unit/ngrok/test_ngrok_validate.py holds both to one table.
     "ngrok_authtoken": Rule(
-        is_token,
-        "the token of your ngrok account, without blanks, from an encrypted file (is the vault loaded?)",
+        text(r"[0-9A-Za-z_-]{20,200}|"),
+        "the token of your ngrok account, 20 to 200 letters, digits, - and _, from an encrypted file "
+        "(is the vault loaded?)",
         "2abc...",
     ),
     "ngrok_domain": Rule(
-        lambda value: value == "" or is_hostname(value),
-        "a bare host name, without http:// and without a path",
+        text(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}|", 253),
+        "a bare host name in lower case, without http:// and without a path",
         "currents.ngrok-free.app",
     ),
-    "ngrok_upstream_url": Rule(text(_URL), "an http:// address", "http://127.0.0.1:5555"),
-    "ngrok_endpoint_name": Rule(text(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"), "letters, digits and ._-", "currents"),
-    "ngrok_version": Rule(text(r"[0-9][0-9A-Za-z.+~-]{0,30}|"), "a version, or nothing", '"3.20.0"'),
-    "ngrok_agent_checksum": CHECKSUM,
-    "ngrok_web_address": Rule(
-        text(r"(127\.0\.0\.1|localhost|\[::1\]):[0-9]{4,5}"), "a port of the loopback", "127.0.0.1:4040"
+    "ngrok_upstream_url": Rule(
+        text(r"https?://[A-Za-z0-9._-]+:[0-9]{1,5}"),
+        "http:// or https://, a host and a port, without a path",
+        "http://127.0.0.1:5555",
     ),
-    "ngrok_connect_url": Rule(text(r"[A-Za-z0-9.-]+:[0-9]{1,5}|"), "HOST:PORT, or nothing", "edge.example.org:443"),
+    "ngrok_endpoint_name": Rule(
+        text(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"), "1 to 64 letters, digits and ._-, a letter or digit first", "currents"
+    ),
+    "ngrok_version": Rule(text(r"[0-9][0-9A-Za-z.+~-]{0,30}|"), "a version, or nothing", '"3.20.0"'),
+    "ngrok_agent_checksum": Rule(
+        text(r"[0-9a-f]{64}|"), "a SHA-256 checksum of 64 hexadecimal digits in lower case", '"9f86d0..."'
+    ),
+    "ngrok_web_address": Rule(
+        text(r"(127(\.[0-9]{1,3}){3}|localhost):[0-9]{1,5}"), "a port of the loopback", "127.0.0.1:4040"
+    ),
+    "ngrok_connect_url": Rule(text(r"[A-Za-z0-9._-]+:[0-9]{1,5}|"), "HOST:PORT, or nothing", "edge.example.org:443"),
+    "ngrok_connect_cas": Rule(
+        text(r"trusted|host|/[^\s]+|"), "trusted, host, the path of a PEM file on the host, or nothing", "trusted"
+    ),
     "ngrok_service_name": UNIT,
     "ngrok_user": Rule(text(r"[a-z_][a-z0-9_-]{0,30}"), "the name of a Unix user", "ngrok"),
     "ngrok_restart_delay_seconds": number_rule(1, 300, 2, SECONDS),

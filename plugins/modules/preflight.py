@@ -10,7 +10,8 @@ description:
   - Reads, and changes nothing. Everything that stands in the way is reported at once.
   - Returns a few facts, so that the roles need not gather any.
 options:
-  name: {description: The app's name; also its user and its units., type: str, required: true}
+  name: {description: The app's name; also of its units., type: str, required: true}
+  user: {description: The app's user; without one it has the app's name., type: str, default: ""}
   port: {description: The port that the app's socket takes., type: int, required: true}
   memory_max: {description: The most memory that the app may use; for example 1G., type: str, required: true}
   adopting: {description: Whether what listens on the port is there to be taken over., type: bool, default: false}
@@ -45,11 +46,12 @@ seen: {description: Paths and packages and units that are there and the app., ty
 anchor_gone: {description: As M(deploy_lock) has it., type: bool, returned: when so}
 """
 
+import contextlib
 import os
 import platform
 import pwd
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,7 @@ class Wanted:
     """What the site asks of the host. Sizes are in bytes."""
 
     name: str
+    user: str
     port: int
     memory_max: int
     disk_free_min: int
@@ -101,7 +104,7 @@ class Observed:
         mem_total: bytes.
         disk_free: directory -> bytes that are free on its disk.
         listeners: who listens on the wanted port; a pid of 0 is a process that could not be found.
-        login: uid and shell of an existing user with the app's name.
+        logins: uid and shell of the users that exist, of those with the name of the app and of its user.
     """
 
     init: str
@@ -113,7 +116,7 @@ class Observed:
     mem_total: int
     disk_free: Mapping[str, int]
     listeners: tuple[Listener, ...]
-    login: tuple[int, str] | None
+    logins: Mapping[str, tuple[int, str]]
 
 
 def parse_size(text: str) -> int:
@@ -162,6 +165,18 @@ def belongs_to_site(listener: Listener, name: str) -> bool:
     return listener.pid == 1 or any(f"{listener.cgroup}/".startswith(f"{group}/") for group in own_groups)
 
 
+def login_problems(wanted: Wanted, observed: Observed) -> list[tuple[str, str]]:
+    """Name the persons who would be locked out: the role host takes shell and home from its user."""
+    found = []
+    # Where both are one name, the user only follows the app.
+    for name, setting in {wanted.user: "app_user", wanted.name: "app_name"}.items():
+        uid, shell = observed.logins.get(name, (0, ""))
+        if uid >= FIRST_LOGIN_UID and not shell.endswith(NO_LOGIN_SHELLS):
+            fault = f"{name} is a person's login (uid {uid}, {shell}), which would lose its shell and its home"
+            found.append((setting, f"{fault}: must be a name that nobody logs in with, for example {name[:27]}-app"))
+    return found
+
+
 def port_problems(wanted: Wanted, observed: Observed) -> list[tuple[str, str]]:
     """Name the strangers that listen on the site's port."""
     found = []
@@ -206,11 +221,7 @@ def problems_of(wanted: Wanted, observed: Observed) -> list[tuple[str, str]]:
         if free < wanted.disk_free_min:
             fault = f"has {mebibytes(free)} free, {mebibytes(wanted.disk_free_min)} are needed: make room on its disk"
             found.append((directory, fault))
-    if observed.login is not None:
-        uid, shell = observed.login
-        if uid >= FIRST_LOGIN_UID and not shell.endswith(NO_LOGIN_SHELLS):
-            fault = f"{wanted.name} is a person's login (uid {uid}, {shell}), which is not taken over"
-            found.append(("app_name", f"{fault}: choose another name"))
+    found += login_problems(wanted, observed)
     return found + port_problems(wanted, observed)
 
 
@@ -277,13 +288,14 @@ def free_bytes(directory: str) -> int:
     return space.f_bavail * space.f_frsize
 
 
-def login_of(name: str) -> tuple[int, str] | None:
-    """Return uid and shell of a user, or None."""
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        return None
-    return entry.pw_uid, entry.pw_shell
+def logins_of(names: Iterable[str]) -> dict[str, tuple[int, str]]:
+    """Return uid and shell of those users that exist."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            found[name] = (entry.pw_uid, entry.pw_shell)
+    return found
 
 
 def about_user(name: str) -> dict[str, str]:
@@ -318,7 +330,7 @@ def observe(wanted: Wanted) -> tuple[Observed, dict[str, Any]]:
         mem_total=int(memory[1]) * 1024 if memory else 0,
         disk_free={path: free_bytes(path) for path in ("/srv", "/var") if Path(path).is_dir()},
         listeners=listeners_on(wanted.port),
-        login=login_of(wanted.name),
+        logins=logins_of((wanted.name, wanted.user)),
     )
     facts = {
         "os": observed.os_id,
@@ -331,7 +343,7 @@ def observe(wanted: Wanted) -> tuple[Observed, dict[str, Any]]:
         "timezone": timezone(),
         # systemd-timedated looks there, too: time daemons exclude one another.
         "time_daemons": sorted(str(path) for path in Path("/usr/lib/systemd/ntp-units.d").glob("*.list")),
-        "user": about_user(wanted.name),
+        "user": about_user(wanted.user),
     }
     return observed, facts
 
@@ -347,6 +359,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
+            "user": {"type": "str", "default": ""},
             "port": {"type": "int", "required": True},
             "memory_max": {"type": "str", "required": True},
             "adopting": {"type": "bool", "default": False},
@@ -361,7 +374,7 @@ def main() -> None:
         memory_max, disk_free_min = parse_size(options["memory_max"]), parse_size(options["disk_free_min"])
     except ValueError as error:
         module.fail_json(msg=str(error))
-    wanted = Wanted(options["name"], options["port"], memory_max, disk_free_min)
+    wanted = Wanted(options["name"], options["user"] or options["name"], options["port"], memory_max, disk_free_min)
     observed, facts = observe(wanted)
     systemctl = module.get_bin_path("systemctl")
     version = module.run_command([systemctl, "--version"])[1] if systemctl else ""

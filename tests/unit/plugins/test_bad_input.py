@@ -77,6 +77,12 @@ CASES = {
     "name-root": ({"app_name": "root"}, r'app_name +is "root": .*no name of the system'),
     "name-boolean": ({"app_name": False}, r"app_name +is false \(a boolean\)"),
     "name-direction": ({"app_name": "app\u202egnp"}, r"app_name +has invisible or direction-changing"),
+    "user-person": (
+        {"ansible_user": "ann", "app_user": "ann"},
+        r"app_user +is ann, who logs in here for this run .*: must be a user that .* for example ann-app",
+    ),
+    "user-of-name": ({"ansible_user": "ann", "app_name": "ann"}, r"app_user +is ann, who logs in here"),
+    "user-system": ({"ansible_user": "ubuntu", "app_user": "ubuntu"}, r'app_user +is "ubuntu": must be the name of'),
     "version-number": ({"app_version": 1.10}, r"app_version +is 1.1: must be a tag"),
     "environment-name": ({"app_environment": {"A-B": "x"}}, r"app_environment +'A-B' is not a name"),
     "environment-preload": ({"app_environment": {"LD_PRELOAD": "x"}}, r"app_environment +LD_PRELOAD may not"),
@@ -85,6 +91,29 @@ CASES = {
         {"ngrok_authtoken": "CHANGEME", "ngrok_domain": "a.example.org"},
         r"ngrok_authtoken +is not usable .*is the vault loaded",
     ),
+    "token-short": (
+        {"ngrok_authtoken": "12345678", "ngrok_domain": "e.example.org"},
+        r"ngrok_authtoken +is not usable \(its value is a secret and is not shown\): must be .* 20 to 200 letters",
+    ),
+    "tunnel-upstream": (
+        {"ngrok_upstream_url": "http://127.0.0.1:5555/x"},
+        r'ngrok_upstream_url +is "http://127.0.0.1:5555/x": must be .* without a path, for example http://127.0.0.1:5555\n',
+    ),
+    "tunnel-checksum": (
+        {
+            **{"ngrok_authtoken": "a" * 40, "ngrok_domain": "c.example.org"},
+            **{"ngrok_install_method": "file", "ngrok_agent_file": "/opt/ngrok"},
+        },
+        r'ngrok_agent_checksum +is empty but ngrok_install_method is file: must be .* for example "9f86d0',
+    ),
+    "tunnel-policy": (
+        {
+            **{"ngrok_authtoken": "a" * 40, "ngrok_domain": "d.example.org"},
+            **{"ngrok_config_version": 2, "ngrok_pooling_enabled": True},
+        },
+        r"ngrok_pooling_enabled +is set but ngrok_config_version is 2: must be 3, ",
+    ),
+    "domain-case": ({"ngrok_domain": "X.example.org"}, r'ngrok_domain +is "X.example.org": .* in lower case'),
     "domain-scheme": ({"ngrok_domain": "http://x.example.org"}, r"ngrok_domain +is .*must be a bare host"),
     "domain-alone": ({"ngrok_domain": "b.example.org"}, r"ngrok_authtoken +is empty but ngrok_domain is set"),
     "token-alone": ({"ngrok_authtoken": "a" * 40}, r"ngrok_domain +is empty but ngrok_authtoken is set"),
@@ -202,6 +231,16 @@ def test_digits_from_the_command_line_are_a_number_and_reach_the_hosts(tmp_path)
     inventory = write_inventory(tmp_path, {"currents": {}})
     status, output = validate(inventory, "-e", "app_port=5556")
     assert status != 0
+    assert "UNREACHABLE" in output, output
+
+
+def test_who_logs_in_is_also_known_from_the_command_line(tmp_path):
+    inventory = write_inventory(tmp_path, {"currents": {"app_user": "ann"}})
+    status, output = validate(inventory, "--user", "ann")
+    assert status != 0
+    assert "1 problem in the settings of currents" in output
+    assert re.search(r"app_user +is ann, who logs in here", output), output
+    status, output = validate(inventory, "--user", "bob")
     assert "UNREACHABLE" in output, output
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import socket
 import subprocess
 from dataclasses import replace
@@ -28,7 +29,7 @@ from plugins.modules.preflight import (
 )
 
 GIB = 2**30
-WANTED = Wanted(name="currents", port=5555, memory_max=GIB, disk_free_min=GIB)
+WANTED = Wanted(name="currents", user="currents", port=5555, memory_max=GIB, disk_free_min=GIB)
 GOOD = Observed(
     init="systemd",
     controllers=frozenset({"cpu", "memory", "pids"}),
@@ -39,7 +40,7 @@ GOOD = Observed(
     mem_total=2 * GIB,
     disk_free={"/srv": 9 * GIB, "/var": 9 * GIB},
     listeners=(),
-    login=None,
+    logins={},
 )
 STRANGER = Listener(812, "ubuntu", "python3 app.py", "/user.slice/user-1000.slice/session-3.scope")
 
@@ -61,7 +62,7 @@ def test_a_good_host_has_no_problem():
         ({"controllers": frozenset({"cpu"})}, "cgroups", "cgroup_disable=memory"),
         ({"mem_total": GIB}, "service_memory_max", "is 1024M, but the host has 1024M"),
         ({"disk_free": {"/srv": GIB // 2}}, "/srv", "has 512M free, 1024M are needed"),
-        ({"login": (1000, "/bin/bash")}, "app_name", "a person's login"),
+        ({"logins": {"currents": (1000, "/bin/bash")}}, "app_name", "a person's login"),
         ({"listeners": (STRANGER,)}, "app_port", "process 812 of user ubuntu (python3 app.py)"),
         ({"listeners": (Listener(0, "", "", ""),)}, "app_port", "an unknown process"),
     ],
@@ -80,7 +81,30 @@ def test_all_obstacles_are_told_at_once():
 
 @pytest.mark.parametrize("login", [(998, "/usr/sbin/nologin"), (1001, "/usr/sbin/nologin"), (998, "/bin/sh")])
 def test_a_system_user_of_that_name_is_the_sites_own(login):
-    assert problems_of(WANTED, replace(GOOD, login=login)) == []
+    assert problems_of(WANTED, replace(GOOD, logins={"currents": login})) == []
+    assert problems_of(replace(WANTED, user="runner"), replace(GOOD, logins={"runner": login})) == []
+
+
+def test_a_person_s_login_does_not_become_the_user_of_the_app():
+    wanted, ann = replace(WANTED, user="ann"), (1001, "/bin/bash")
+    ((about, fault),) = problems_of(wanted, replace(GOOD, logins={"ann": ann, "currents": (998, "/usr/sbin/nologin")}))
+    assert about == "app_user"
+    assert fault == (
+        "ann is a person's login (uid 1001, /bin/bash), which would lose its shell and its home: "
+        "must be a name that nobody logs in with, for example ann-app"
+    )
+    both = problems_of(wanted, replace(GOOD, logins={"ann": ann, "currents": (1000, "/bin/zsh")}))
+    assert sorted(name for name, _ in both) == ["app_name", "app_user"]
+
+
+def test_both_names_are_looked_up_on_the_host():
+    here = pwd.getpwuid(os.geteuid())
+    observed, facts = preflight.observe(replace(WANTED, name="nobody-of-that-name", user=here.pw_name))
+    assert observed.logins == {here.pw_name: (here.pw_uid, here.pw_shell)}
+    assert facts["user"] == {"name": here.pw_name, "home": here.pw_dir, "shell": here.pw_shell}
+    observed, facts = preflight.observe(replace(WANTED, name=here.pw_name, user="nobody-of-that-name"))
+    assert observed.logins == {here.pw_name: (here.pw_uid, here.pw_shell)}
+    assert facts["user"] == {}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +194,7 @@ def test_the_user_of_the_app_is_told():
 @pytest.fixture
 def looks(tmp_path, monkeypatch, capsys):
     """Run the module on a host that can carry the site; return what it says."""
-    monkeypatch.setattr(preflight, "observe", lambda wanted: (GOOD, {"hostname": "one"}))
+    monkeypatch.setattr(preflight, "observe", lambda wanted: (GOOD, {"hostname": "one", "asked": vars(wanted)}))
     monkeypatch.setattr(preflight, "DIRECTORY", str(tmp_path))
 
     def run(**options):
@@ -180,6 +204,11 @@ def looks(tmp_path, monkeypatch, capsys):
         return json.loads(capsys.readouterr().out)
 
     return run
+
+
+@pytest.mark.parametrize(("words", "user"), [({}, "currents"), ({"user": "runner"}, "runner")])
+def test_the_user_of_the_app_has_its_name_unless_another_one_is_named(looks, words, user):
+    assert looks(**words)["ansible_facts"]["site_host"]["asked"]["user"] == user
 
 
 LOCK = {"token": "one", "who": "ann", "from": "-", "what": "deploy.yml", "patience_seconds": 1}

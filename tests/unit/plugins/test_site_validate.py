@@ -211,6 +211,18 @@ def test_one_address_with_two_names_needs_two_ports():
     assert faults({"app_name": "first", "app_port": 5555, "app_source": "roles"}, [elsewhere]) == {}
 
 
+def test_one_machine_has_one_tunnel():
+    tunnel = {"ngrok_authtoken": "a" * 40, "ngrok_domain": "one.example.org"}
+    mine = {"app_name": "first", "app_port": 5556, "app_source": "roles", **tunnel}
+    other = Settings("second", "192.0.2.1:22", {"app_name": "second", "ngrok_domain": "two.example.org"})
+    found = faults(mine, [other])
+    assert set(found) == {"ngrok_domain"}
+    assert "two.example.org on second" in found["ngrok_domain"]
+    assert 'all but one must have ngrok_authtoken: ""' in found["ngrok_domain"]
+    assert faults(mine, [Settings("second", "192.0.2.2:22", other.values)]) == {}
+    assert faults(mine, [Settings("second", other.address, {**other.values, "ngrok_domain": ""})]) == {}
+
+
 def test_the_report_is_aligned_and_counts():
     text = report("currents", [Problem("app_port", "is 1"), Problem("service_memory_max", "is 2")])
     assert text.splitlines() == [

@@ -219,3 +219,44 @@ def test_who_has_never_been_worked_for_by_ansible_is_not_warned_of_it(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert wanted.read_text() == "1"
     assert "WARNING" not in done.stdout + done.stderr
+
+
+# Stands in for the module that looks at a host, and says what it was asked.
+ASKED = """
+import json
+from ansible.module_utils.basic import AnsibleModule
+OPTIONS = "name user port memory_max adopting look look_units look_key".split()
+module = AnsibleModule({name: {"type": "raw"} for name in OPTIONS})
+module.fail_json(msg="asked " + json.dumps({name: module.params[name] for name in ("name", "user")}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({}, {"name": "currents", "user": "currents"}),
+        ({"app_user": "runner"}, {"name": "currents", "user": "runner"}),
+        # A balancer runs no app, but the role host makes the user there too.
+        ({"app_user": "runner", "balances": True}, {"name": "haproxy", "user": "runner"}),
+    ],
+)
+def test_the_look_at_the_host_is_told_whose_login_the_role_host_would_change(copy, tmp_path, settings, wanted):
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/preflight.py").write_text(ASKED)
+    here = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "app_source": "examples/currents",
+    }
+    hosts = {"probe": {**here, "ansible_become": False, **settings}}
+    content = {"all": {"hosts": hosts}}
+    if hosts["probe"].pop("balances", False):
+        hosts["web"] = {**here, "ansible_host": "192.0.2.1"}
+        hosts["probe"]["balancer_backends"] = ["web"]
+        content["all"]["children"] = {"balancers": {"hosts": {"probe": {}}}}
+    (tmp_path / "hosts.yml").write_text(json.dumps(content))
+    (tmp_path / "group_vars").symlink_to(REPOSITORY / "group_vars")
+    library = f"{tmp_path / 'modules'}:{REPOSITORY / 'plugins/modules'}"
+    words = ("playbooks/validate.yml", "-i", str(tmp_path / "hosts.yml"), "--limit", "localhost,probe")
+    done = ansible("ansible-playbook", REPOSITORY, *words, ANSIBLE_LIBRARY=library)
+    assert f"asked {json.dumps(wanted)}" in done.stdout.replace('\\"', '"'), done.stdout + done.stderr
