@@ -148,6 +148,11 @@ def test_the_settings_are_checked_once_in_a_run():
     assert [role["name"] for role in whole if role.get("rolespec_validate") is not False] == []
 
 
+def test_a_run_of_the_site_takes_the_lock_of_a_deploy_with_its_first_look():
+    first = read_yaml(REPOSITORY / "site.yml")[0]
+    assert first["vars"] == {"__site_deploys": True}
+
+
 def test_a_part_of_the_inventory_that_cannot_be_read_stops_the_run(copy):
     (copy / "broken.yml").write_text("all:\n  hosts: [\n")
     inventory = ("-i", "inventory/hosts.yml", "-i", "broken.yml")
