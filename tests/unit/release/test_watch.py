@@ -9,7 +9,7 @@ from siterelease.releases import LIVE
 from siterelease.watch import Sample, verdict
 
 
-def samples(*problems, restarts=(), exits=()):
+def samples(*problems, restarts=(), exits=(), changing=()):
     """One a second: an empty problem is well; restarts and exits hold for the last of them."""
     count = len(problems)
     return [
@@ -18,6 +18,7 @@ def samples(*problems, restarts=(), exits=()):
             problem,
             restarts[at] if at < len(restarts) else (restarts or [0])[-1],
             exits[at] if at < len(exits) else (exits or [0])[-1],
+            at in changing,
         )
         for at, problem in zip(range(count), problems, strict=True)
     ]
@@ -34,6 +35,7 @@ def samples(*problems, restarts=(), exits=()):
         samples("", "", "", restarts=[3, 3, 4]),
         samples("", "", "", exits=[9, 9, 13]),
         samples("", "", "", exits=[9, 9, 0]),
+        samples("", *["no answer"] * 59, changing=range(1, 60)),
     ],
     ids=[
         "nothing seen yet",
@@ -44,6 +46,7 @@ def samples(*problems, restarts=(), exits=()):
         "a master that died once",
         "four workers",
         "a master that was started anew counts from 0",
+        "a restart that somebody asked for",
     ],
 )
 def test_left_alone(seen):
@@ -55,6 +58,9 @@ def test_left_alone(seen):
     [
         (samples(*["no answer"] * 62), "no answer"),
         (samples("", *["503"] * 15), "not well for 15 s: 503"),
+        (samples("", *["no answer"] * 15, restarts=[3, 4], changing=range(1, 16)), "not well for 15 s: no answer"),
+        (samples("", *["no answer"] * 60, changing=range(1, 61)), "not well for 60 s: no answer"),
+        (samples("", *["no answer"] * 60, changing=range(1, 60)), "not well for 60 s: no answer"),
         (samples("", "", "", restarts=[3, 4, 5]), "its master died 2 times"),
         (samples("", "", "", exits=[9, 9, 14]), "5 workers ended unplanned"),
         (samples("", "", "", exits=[9, 0, 5]), "5 workers ended unplanned"),

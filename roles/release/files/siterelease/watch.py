@@ -32,12 +32,14 @@ class Sample:
         problem: empty for well.
         restarts: how often systemd restarted it by itself.
         exits: how many workers ended unplanned since its master started.
+        changing: whether systemd is stopping or starting it.
     """
 
     at: float
     problem: str
     restarts: int
     exits: int
+    changing: bool = False
 
 
 def verdict(samples: Iterable[Sample], start_seconds: float) -> str:
@@ -54,7 +56,9 @@ def verdict(samples: Iterable[Sample], start_seconds: float) -> str:
     well = [one for one in every if not one.problem]
     if not well:
         return last.problem if last.at - first.at > start_seconds else ""
-    if last.at - well[-1].at >= UNWELL_SECONDS:
+    # A restart that somebody asked for may take as long as a start. One after a crash is counted by systemd.
+    planned = last.changing and last.restarts <= well[-1].restarts
+    if last.at - well[-1].at >= (max(UNWELL_SECONDS, start_seconds) if planned else UNWELL_SECONDS):
         return f"not well for {last.at - well[-1].at:.0f} s: {last.problem}"
     if last.restarts - well[0].restarts >= MOST_RESTARTS:
         return f"its master died {last.restarts - well[0].restarts} times"
@@ -72,11 +76,12 @@ def is_over(samples: Sequence[Sample], seconds: float) -> bool:
 def look(settings: Settings) -> Sample:
     """Ask the app and systemd once."""
     answer = host.ask(settings.operations, "/readyz", 5.0)
-    restarts = host.show(settings.unit, "NRestarts").get("NRestarts", "0")
+    state = host.show(settings.unit, "NRestarts", "ActiveState")
+    restarts, changing = state.get("NRestarts", "0"), state.get("ActiveState", "").endswith("activating")
     exits = host.ask_json(settings.operations, "/memory").get("worker_exits", {})
     unplanned = sum(int(count) for reason, count in exits.items() if reason not in PLANNED_EXITS)
     problem = "" if answer.well else f"{settings.health_path}: {answer.problem or answer.field('problem')}"
-    return Sample(time.monotonic(), problem, int(restarts or 0), unplanned)
+    return Sample(time.monotonic(), problem, int(restarts or 0), unplanned, changing)
 
 
 def watch(settings: Settings, releases: Releases, lock: Path) -> str:
