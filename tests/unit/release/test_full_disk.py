@@ -13,7 +13,8 @@ import pytest
 from siterelease import snapshot
 from siterelease.host import ReleaseError
 from siterelease.releases import LIVE
-from siterelease.switch import rollback, switch
+from siterelease.rollback import rollback
+from siterelease.switch import switch
 
 pytestmark = pytest.mark.usefixtures("app")
 

@@ -8,7 +8,9 @@ import pytest
 
 from siterelease import snapshot
 from siterelease.host import ReleaseError
-from siterelease.switch import rollback, switch, take_back
+from siterelease.live import take_back
+from siterelease.rollback import rollback
+from siterelease.switch import switch
 
 pytestmark = pytest.mark.usefixtures("systemd", "app")
 

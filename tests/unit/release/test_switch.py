@@ -11,7 +11,8 @@ import pytest
 from siterelease import database, host
 from siterelease.host import ReleaseError
 from siterelease.releases import LIVE
-from siterelease.switch import rollback, switch
+from siterelease.rollback import rollback
+from siterelease.switch import switch
 from siterelease.trial import is_proven
 
 pytestmark = pytest.mark.usefixtures("systemd", "app")

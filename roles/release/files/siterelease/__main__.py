@@ -13,9 +13,11 @@ from typing import Any
 
 from siterelease import host
 from siterelease.host import ReleaseError
+from siterelease.live import Outcome
 from siterelease.releases import Releases
+from siterelease.rollback import rollback
 from siterelease.settings import Settings, load
-from siterelease.switch import Outcome, rollback, switch
+from siterelease.switch import switch
 from siterelease.watch import watch
 
 SHOWN_RECORDS = 15

@@ -178,6 +178,11 @@ class Releases:
                         found.append(one)
         return found
 
+    def backup_before(self, name: str) -> str:
+        """Return the backup that was made when a release was deployed last, empty for none."""
+        deploys = [one for one in self.records() if one.get("action") == "deploy" and one.get("release") == name]
+        return str(deploys[-1].get("backup") or "") if deploys else ""
+
 
 def replace(path: Path, text: str) -> None:
     """Write a file beside its place, bring it to the disk, and rename it."""

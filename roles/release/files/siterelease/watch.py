@@ -10,9 +10,9 @@ from pathlib import Path
 
 from siterelease import host
 from siterelease.host import ReleaseError
+from siterelease.live import take_back
 from siterelease.releases import Releases
 from siterelease.settings import Settings
-from siterelease.switch import take_back
 
 INTERVAL_SECONDS = 1.0
 #: So long without a good answer, once there was one; longer than a worker's or the master's own recovery.

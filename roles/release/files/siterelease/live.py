@@ -1,0 +1,123 @@
+"""Lets a release go live, and takes it back when that was no good idea."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from siterelease import host, snapshot, trial
+from siterelease.host import ReleaseError
+from siterelease.releases import LIVE, Releases, now, replace
+from siterelease.settings import Settings
+
+
+@dataclass
+class Outcome:
+    """What a command did, for people and for programs."""
+
+    changed: bool
+    text: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    restarts: list[dict[str, str]] = field(default_factory=list)
+
+
+def serves(settings: Settings) -> bool:
+    """Tell whether the app runs, or is about to."""
+    return host.show(settings.unit, "ActiveState").get("ActiveState") in ("active", "activating", "reloading")
+
+
+def go_live(settings: Settings, releases: Releases, name: str, previous: str) -> Outcome:
+    """Let ``current`` lead to a release and restart the app behind its socket; take it back when it is not well.
+
+    Raises:
+        ReleaseError: it was taken back.
+    """
+    running = serves(settings)
+    watched = running and previous and settings.watch_seconds > 0
+    releases.write(name, LIVE, {"last": time.time(), "at": now()})
+    if watched:
+        # Before the switch: when the power fails right after it, the next boot watches.
+        replace(settings.watched, json.dumps({"release": name, "previous": previous}) + "\n")
+    releases.point("current", name)
+    if not running:
+        # The first deploy: units and socket are started by whoever installs them.
+        return Outcome(True, f"{name} is current")
+    restarts = [{"unit": settings.unit, "action": "restart", "why": f"release {name}"}]
+    try:
+        if watched:
+            start_watch(settings)
+        restart(settings)
+        for command in settings.after_switch:
+            trial.run_task(settings, releases, name, command, f"release_after_switch `{command}`")
+    except ReleaseError as error:
+        take_back(settings, releases, name, previous, str(error))
+        back = f"taken back; {previous} serves again" if previous else "not well, and there is none to go back to"
+        raise ReleaseError(f"release {name} was {back}.\n{error}") from error
+    return Outcome(True, f"{name} is current", restarts=restarts)
+
+
+def restart(settings: Settings) -> None:
+    """Restart the app and wait until it is well. Its socket stays: visitors wait meanwhile.
+
+    Raises:
+        ReleaseError: it is not well.
+    """
+    status, said = host.run(["systemctl", "restart", settings.unit], settings.start_seconds + 120)
+    if status == 0:
+        answer = host.wait_well(settings.operations, "/readyz", settings.start_seconds)
+        if answer.well:
+            return
+        said = f"{settings.health_path}: {answer.problem or answer.field('problem')}"
+    invocation = host.show(settings.unit, "InvocationID").get("InvocationID", "")
+    raise ReleaseError(f"{settings.unit} is not well: {said.strip()}\n{host.last_lines(settings.unit, invocation)}")
+
+
+def take_back(settings: Settings, releases: Releases, bad: str, good: str, why: str) -> None:
+    """Mark a release bad and go back to the one before it; it stays on the disk for a look."""
+    first = why.strip().splitlines()[0]
+    releases.mark_bad(bad, first)
+    stop_watch(settings)
+    start = time.monotonic()
+    result = "no release to go back to"
+    if releases.complete(good) and not releases.is_bad(good):
+        result = "taken back"
+        try:
+            snapshot.put_back(settings, good)
+        except OSError as error:
+            # On a full disk: what is bad is worse than what is good with other settings.
+            result = f"taken back, its settings not: {error}"
+        releases.point("current", good)
+        try:
+            restart(settings)
+        except ReleaseError as error:
+            result = f"{result}, and not well: {error}".splitlines()[0]
+    seconds = round(time.monotonic() - start, 1)
+    # Who called it says why as well, in the run's output or in the journal.
+    with contextlib.suppress(OSError):
+        releases.record(
+            action="take back", release=good, previous=bad, who="sitekeeper", result=result, why=first, seconds=seconds
+        )
+
+
+def start_watch(settings: Settings) -> None:
+    """Watch the release from a unit of its own: neither the controller nor ssh has to stay, and a reboot may come.
+
+    Raises:
+        ReleaseError: systemd does not start it.
+    """
+    status, said = host.run(["systemctl", "enable", "--now", "--quiet", "--no-reload", settings.watch_unit], 30.0)
+    if status != 0:
+        raise ReleaseError(f"the release cannot be watched: {said.strip()}")
+
+
+def stop_watch(settings: Settings) -> None:
+    """End a watch that is still at it, unless this is it; after the next boot none goes on."""
+    settings.watched.unlink(missing_ok=True)
+    main = host.show(settings.watch_unit, "MainPID").get("MainPID", "0")
+    if main not in ("0", "", str(os.getpid())):
+        with contextlib.suppress(ReleaseError):
+            host.systemctl("stop", settings.watch_unit)

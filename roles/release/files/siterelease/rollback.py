@@ -1,0 +1,111 @@
+"""Goes back to a good release by hand, with the database when that is asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import time
+
+from siterelease import database, host, snapshot
+from siterelease.host import ReleaseError
+from siterelease.live import Outcome, restart, stop_watch
+from siterelease.releases import LIVE, Releases, now
+from siterelease.settings import Settings
+
+
+def rollback(settings: Settings, releases: Releases, to: str, who: str, *, restore: bool, check: bool) -> Outcome:
+    """Go back to a good release; the one that is left is marked bad.
+
+    Args:
+        settings: of the site.
+        releases: its releases.
+        to: which; empty for the good one that was live last.
+        who: who asked for it.
+        restore: put back the database as it was saved before the current release was deployed.
+        check: only say what would be done.
+
+    Raises:
+        ReleaseError: there is none, or the one that was named may not be gone back to.
+    """
+    current, good = releases.pointed("current"), releases.good()
+    choices = ", ".join(good) or "none"
+    if to and to not in good:
+        state = next((one.state for one in releases.all() if one.name == to), "unknown")
+        raise ReleaseError(f"{to} cannot be gone back to: it is {state}. Good releases: {choices}")
+    if not good:
+        raise ReleaseError("there is no good release to go back to; deploy another one")
+    target = to or good[0]
+    backup = releases.backup_before(current)
+    text = f"from {current} to {target}"
+    lost: dict[str, int] = {}
+    if restore and not backup:
+        raise ReleaseError(f"no database was saved before {current}; leave rollback_database out")
+    if backup:
+        try:
+            words, lost = forecast(settings, backup, restore=restore)
+        except ReleaseError as error:
+            if restore:
+                raise
+            # The code goes back whatever became of the database.
+            words = f"the database stays as it is ({error})"
+        text += f"; {words}"
+    facts = {"release": target, "previous": current, "lost_rows": lost, "backup": backup}
+    if check:
+        return Outcome(True, text, facts)
+    start = time.monotonic()
+    stop_watch(settings)
+    with contextlib.ExitStack() as held:
+        if restore:
+            # A visitor would start the app again through its socket, in the middle of it: the old code on the new data.
+            held.enter_context(host.lock(settings.start_hold))
+            facts["saved_first"] = put_database_back(settings, backup, current)
+        releases.mark_bad(current, f"rolled back by {who}")
+        releases.write(target, LIVE, {"last": time.time(), "at": now()})
+        # It runs with the settings of now, whatever it had when it was live before.
+        snapshot.take(settings, target)
+        releases.point("current", target)
+    entry = {"action": "rollback", "release": target, "previous": current, "who": who}
+    try:
+        restart(settings)
+    except ReleaseError as error:
+        seconds = round(time.monotonic() - start, 1)
+        releases.record(**entry, result="not well", why=str(error), seconds=seconds)
+        others = ", ".join(name for name in good if name != target) or "none"
+        raise ReleaseError(f"{target} is current now, and {error}\nOther good releases: {others}") from error
+    releases.record(**entry, result="live", why="", seconds=round(time.monotonic() - start, 1))
+    restarts = [{"unit": settings.unit, "action": "restart", "why": f"rollback to {target}"}]
+    return Outcome(True, text, facts, restarts)
+
+
+def forecast(settings: Settings, backup: str, *, restore: bool) -> tuple[str, dict[str, int]]:
+    """Say how far the database goes back, or would, and which rows that costs; return them by table too.
+
+    Raises:
+        ReleaseError: the backup is gone, or a database cannot be read.
+    """
+    lost = database.lost_rows(settings, backup)
+    minutes = minutes_since(database.about_backup(settings, backup)["at"])
+    rows = ", ".join(f"{count} of {table}" for table, count in sorted(lost.items())) or "none"
+    verb = "goes back" if restore else "stays as it is; going back too (rollback_database=yes) would take it"
+    return f"the database {verb} {minutes:.0f} min, rows lost by that: {rows}", lost
+
+
+def put_database_back(settings: Settings, backup: str, current: str) -> str:
+    """Stop the app and put a backup in the place of its database; return the backup of what was there.
+
+    Raises:
+        ReleaseError: it cannot be done; the app starts again on what it had.
+    """
+    try:
+        host.systemctl("stop", settings.unit, seconds=120)
+        saved = database.save(settings, f"before-rollback-{current}", spare=backup)
+        database.restore(settings, backup)
+    except ReleaseError:
+        host.systemctl("start", "--no-block", settings.unit)
+        raise
+    return saved
+
+
+def minutes_since(moment: str) -> float:
+    """Return the minutes since a time of a record."""
+    return (datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(moment)).total_seconds() / 60
