@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -341,8 +342,6 @@ def test_a_deploy_spares_the_backup_of_the_live_release(settings, releases, buil
 
 
 def test_the_database_is_restored_only_when_asked_and_what_is_lost_is_said(settings, releases, build, systemd, running):
-    import sqlite3
-
     path = settings.data_dir / "app.db"
     with sqlite3.connect(path) as live:
         live.execute("CREATE TABLE votes (id INTEGER)")
@@ -374,3 +373,24 @@ def test_the_database_is_restored_only_when_asked_and_what_is_lost_is_said(setti
     saved = [name for name in settings.backups.iterdir() if name.is_dir()]
     assert len(saved) == 2, "the newer state was saved too"
     assert database.found(settings) == [path]
+
+
+def test_a_refused_settings_change_keeps_the_backup_of_the_release_that_serves(
+    settings, releases, build, systemd, running
+):
+    saved = settings.data_dir / "app.db"
+    with sqlite3.connect(saved) as live:
+        live.execute("CREATE TABLE votes (id INTEGER)")
+    live.close()
+    build("second")
+    backup = deploy(settings, releases).facts["backup"]
+    settings.inputs[0].write_text("A=broken\n")
+    systemd.failing["restart currents-trial.service"] = "no"
+    for name in ("", "third", "fourth", "fifth", "sixth", "seventh", "eighth"):
+        if name:
+            build(name)
+        with pytest.raises(ReleaseError, match="second serves as before"):
+            deploy(settings, releases)
+    systemd.failing.clear()
+    assert releases.backup_before("second") == backup
+    assert rollback(settings, releases, "", "me", restore=True, check=False).facts["backup"] == backup

@@ -179,9 +179,11 @@ class Releases:
         return found
 
     def backup_before(self, name: str) -> str:
-        """Return the backup that was made when a release was deployed last, empty for none."""
+        """Return the backup that was made when a release went live last, empty for none."""
         deploys = [one for one in self.records() if one.get("action") == "deploy" and one.get("release") == name]
-        return str(deploys[-1].get("backup") or "") if deploys else ""
+        # A change of its settings that was refused is a deploy of it as well, and saved nothing.
+        live = [one for one in deploys if one.get("result", "live") == "live"]
+        return str(live[-1].get("backup") or "") if live else ""
 
 
 def replace(path: Path, text: str) -> None:
