@@ -32,6 +32,7 @@ def open_for_reading(path):
     return contextlib.closing(sqlite3.connect("file:" + path + "?mode=ro", uri=True, timeout=30))
 for source, target in asked["copies"]:
     beside = target + ".new"
+    os.makedirs(os.path.dirname(beside), exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(beside)
     with open_for_reading(source) as live, contextlib.closing(sqlite3.connect(beside)) as copy:
@@ -139,9 +140,11 @@ def save(settings: Settings, why: str, spare: str) -> str:
     directory.mkdir(mode=0o700)
     if os.geteuid() == 0:
         os.chown(directory, user.pw_uid, user.pw_gid)
-    copies = [(path, directory / path.name) for path in sources]
+    # Not by their names alone: two may have one name, in directories of their own.
+    places = {str(path.resolve().relative_to(settings.data_dir.resolve())): path for path in sources}
+    copies = [(path, directory / place) for place, path in places.items()]
     counts = work(settings, copies, [copy for _, copy in copies])
-    about = {"at": now(), "from": {path.name: str(path) for path in sources}, "rows": counts}
+    about = {"at": now(), "from": {place: str(path) for place, path in places.items()}, "rows": counts}
     # Root's own, beside the directory that belongs to the app: what is restored, and where to, is not the app's to say.
     (settings.backups / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     for old in sorted(path for path in settings.backups.iterdir() if path.is_dir())[:-KEPT_BACKUPS]:
@@ -171,17 +174,13 @@ def lost_rows(settings: Settings, name: str) -> dict[str, int]:
         ReleaseError: one of them cannot be read.
     """
     about = about_backup(settings, name)
-    saved: dict[str, int] = {}
-    for path, tables in about["rows"].items():
-        for table, count in tables.items():
-            saved[f"{Path(path).name}:{table}"] = count
     live = work(settings, [], [Path(path) for path in about["from"].values()])
-    more = {
-        f"{Path(path).name}:{table}": count - saved.get(f"{Path(path).name}:{table}", 0)
-        for path, tables in live.items()
-        for table, count in tables.items()
-    }
-    return {name: count for name, count in more.items() if count > 0}
+    more: dict[str, int] = {}
+    for place, path in about["from"].items():
+        saved = about["rows"].get(str(settings.backups / name / place), {})
+        for table, count in live[path].items():
+            more[f"{place}:{table}"] = count - saved.get(table, 0)
+    return {table: count for table, count in more.items() if count > 0}
 
 
 def restore(settings: Settings, name: str) -> None:

@@ -1,0 +1,66 @@
+"""Databases as apps leave them: several of one name, in the middle of a transaction, damaged, or not there."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+
+import pytest
+
+from siterelease import database
+from siterelease.rollback import rollback
+from siterelease.switch import switch
+
+pytestmark = pytest.mark.usefixtures("systemd", "app")
+
+
+def fill(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with sqlite3.connect(path) as live:
+        live.execute("CREATE TABLE votes (id INTEGER)")
+        live.executemany("INSERT INTO votes VALUES (?)", [(number,) for number in range(rows)])
+    live.close()
+    return path
+
+
+def change(path, words):
+    with sqlite3.connect(path) as live:
+        live.execute(words)
+    live.close()
+
+
+def rows(path):
+    live = sqlite3.connect(path)
+    try:
+        return live.execute("SELECT count(*) FROM votes").fetchone()[0]
+    finally:
+        live.close()
+
+
+def deploy(settings, releases):
+    return switch(settings, releases, "me@here", retry_bad=False, check=False)
+
+
+def test_two_databases_of_one_name_are_both_saved_counted_and_restored(settings, releases, build, running):
+    settings = replace(settings, databases=("a/app.db", "b/app.db"))
+    one, other = fill(settings.data_dir / "a/app.db", 1), fill(settings.data_dir / "b/app.db", 5)
+    build("second")
+    deploy(settings, releases)
+    change(one, "INSERT INTO votes VALUES (7)")
+    change(other, "DELETE FROM votes")
+    outcome = rollback(settings, releases, "", "me", restore=True, check=False)
+    assert outcome.facts["lost_rows"] == {"a/app.db:votes": 1}
+    assert (rows(one), rows(other)) == (1, 5)
+
+
+def test_a_backup_of_an_earlier_version_is_still_counted_and_restored(settings):
+    """It lies flat, by the file's name alone."""
+    path = fill(settings.data_dir / "deep/app.db", 3)
+    kept = settings.backups / "old"
+    saved = fill(kept / "app.db", 1)
+    settings.backups.joinpath("old.json").write_text(
+        f'{{"at": "", "from": {{"app.db": "{path}"}}, "rows": {{"{saved}": {{"votes": 1}}}}}}'
+    )
+    assert database.lost_rows(settings, "old") == {"app.db:votes": 2}
+    database.restore(settings, "old")
+    assert rows(path) == 1
