@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from siterelease import database
+from siterelease import database, host, snapshot
 from siterelease.rollback import rollback
 from siterelease.switch import switch
 
@@ -64,3 +64,36 @@ def test_a_backup_of_an_earlier_version_is_still_counted_and_restored(settings):
     assert database.lost_rows(settings, "old") == {"app.db:votes": 2}
     database.restore(settings, "old")
     assert rows(path) == 1
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), host.ReleaseError("it cannot be copied")])
+def test_a_rollback_that_cannot_save_or_restore_starts_the_app_again(
+    settings, releases, build, systemd, running, monkeypatch, fault
+):
+    fill(settings.data_dir / "app.db", 1)
+    build("second")
+    deploy(settings, releases)
+
+    def fails(*words, **named):
+        raise fault
+
+    monkeypatch.setattr(database, "save", fails)
+    systemd.asked.clear()
+    with pytest.raises(type(fault)):
+        rollback(settings, releases, "", "me", restore=True, check=False)
+    assert systemd.asked == ["systemctl stop currents.service", "systemctl start --no-block currents.service"]
+    assert releases.pointed("current") == "second"
+
+
+def test_a_disk_that_is_full_after_the_database_went_back_does_not_leave_the_app_stopped(
+    settings, releases, build, systemd, running, monkeypatch
+):
+    """All that needs room comes before the app is stopped."""
+    fill(settings.data_dir / "app.db", 1)
+    build("second")
+    deploy(settings, releases)
+    monkeypatch.setattr(snapshot, "take", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    systemd.asked.clear()
+    with pytest.raises(OSError, match="No space"):
+        rollback(settings, releases, "", "me", restore=True, check=False)
+    assert systemd.asked == []

@@ -53,6 +53,10 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
     if check:
         return Outcome(True, text, facts)
     start = time.monotonic()
+    # What a full disk does not bear comes before anything is stopped.
+    releases.write(target, LIVE, {"last": time.time(), "at": now()})
+    # It runs with the settings of now, whatever it had when it was live before.
+    snapshot.take(settings, target)
     stop_watch(settings)
     with contextlib.ExitStack() as held:
         if restore:
@@ -60,9 +64,6 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
             held.enter_context(host.lock(settings.start_hold))
             facts["saved_first"] = put_database_back(settings, backup, current)
         releases.mark_bad(current, f"rolled back by {who}")
-        releases.write(target, LIVE, {"last": time.time(), "at": now()})
-        # It runs with the settings of now, whatever it had when it was live before.
-        snapshot.take(settings, target)
         releases.point("current", target)
     entry = {"action": "rollback", "release": target, "previous": current, "who": who}
     try:
@@ -94,13 +95,13 @@ def put_database_back(settings: Settings, backup: str, current: str) -> str:
     """Stop the app and put a backup in the place of its database; return the backup of what was there.
 
     Raises:
-        ReleaseError: it cannot be done; the app starts again on what it had.
+        ReleaseError, OSError: it cannot be done; the app starts again on what it had.
     """
     try:
         host.systemctl("stop", settings.unit, seconds=120)
         saved = database.save(settings, f"before-rollback-{current}", spare=backup)
         database.restore(settings, backup)
-    except ReleaseError:
+    except (ReleaseError, OSError):
         host.systemctl("start", "--no-block", settings.unit)
         raise
     return saved
