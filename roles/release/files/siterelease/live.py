@@ -39,9 +39,13 @@ def go_live(settings: Settings, releases: Releases, name: str, previous: str) ->
     running = serves(settings)
     watched = running and previous and settings.watch_seconds > 0
     releases.write(name, LIVE, {"last": time.time(), "at": now()})
+    # Not before: a deploy that is refused leaves the watch of what serves.
+    end_watch(settings)
     if watched:
         # Before the switch: when the power fails right after it, the next boot watches.
         replace(settings.watched, json.dumps({"release": name, "previous": previous}) + "\n")
+    else:
+        settings.watched.unlink(missing_ok=True)
     releases.point("current", name)
     if not running:
         # The first deploy: units and socket are started by whoever installs them.
@@ -115,8 +119,13 @@ def start_watch(settings: Settings) -> None:
 
 
 def stop_watch(settings: Settings) -> None:
-    """End a watch that is still at it, unless this is it; after the next boot none goes on."""
+    """End a watch that is still at it; after the next boot none goes on."""
+    end_watch(settings)
     settings.watched.unlink(missing_ok=True)
+
+
+def end_watch(settings: Settings) -> None:
+    """End the process that watches, unless this is it."""
     main = host.show(settings.watch_unit, "MainPID").get("MainPID", "0")
     if main not in ("0", "", str(os.getpid())):
         with contextlib.suppress(ReleaseError):

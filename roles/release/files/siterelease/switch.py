@@ -7,7 +7,7 @@ import time
 
 from siterelease import database, host, snapshot, trial
 from siterelease.host import ReleaseError
-from siterelease.live import Outcome, go_live, serves, stop_watch
+from siterelease.live import Outcome, go_live, serves
 from siterelease.releases import BAD, HELD, LIVE, Releases, now
 from siterelease.settings import Settings
 
@@ -92,7 +92,6 @@ def change(
         if not waited:
             releases.write(name, HELD, {"previous": previous, "backup": backup, "at": now()})
         return Outcome(not waited, f"{name} is proven and waits for its turn", {"pending": True, "release": name})
-    stop_watch(settings)
     (releases.path(name) / HELD).unlink(missing_ok=True)
     snapshot.take(settings, name)
     outcome = go_live(settings, releases, name, previous)
@@ -144,7 +143,6 @@ def prepare(settings: Settings, releases: Releases, name: str, previous: str, *,
     Raises:
         ReleaseError: the release is not sound.
     """
-    stop_watch(settings)
     (releases.path(name) / BAD).unlink(missing_ok=True)
     host.systemctl("daemon-reload", seconds=120)
     backup = ""

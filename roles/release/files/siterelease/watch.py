@@ -106,15 +106,18 @@ def watch_one(settings: Settings, releases: Releases, name: str, previous: str, 
         if releases.pointed("current") != name:
             return f"{name} is not current any more"
         samples.append(look(settings))
-        if why := verdict(samples, settings.start_seconds):
+        if verdict(samples, settings.start_seconds):
             try:
                 with host.lock(lock):
-                    if releases.pointed("current") == name:
+                    # Who had the lock may have restarted it, or switched to another one.
+                    samples.append(look(settings))
+                    why = verdict(samples, settings.start_seconds)
+                    if why and releases.pointed("current") == name:
                         take_back(settings, releases, name, previous, f"after the switch: {why}")
+                        return f"{name} was taken back: {why}"
             except ReleaseError:
                 # Somebody changes the releases; what they make of it is to be seen.
                 continue
-            return f"{name} was taken back: {why}"
         time.sleep(INTERVAL_SECONDS)
     releases.record(action="watch", release=name, previous=previous, who="sitekeeper", result="good", why="", seconds=0)
     return f"{name} is good"
