@@ -173,7 +173,7 @@ def test_a_worker_that_was_replaced_on_trial_is_a_failure(settings, releases, bu
 
 def test_a_release_that_is_not_well_after_the_switch_is_taken_back(settings, releases, build, systemd, running):
     build("second")
-    systemd.failing["restart currents.service"] = "Job for currents.service failed"
+    systemd.failing_once["restart currents.service"] = "Job for currents.service failed"
     with pytest.raises(ReleaseError, match="taken back; one serves again"):
         deploy(settings, releases)
     assert releases.pointed("current") == "one"

@@ -58,9 +58,8 @@ def go_live(settings: Settings, releases: Releases, name: str, previous: str) ->
         for command in settings.after_switch:
             trial.run_task(settings, releases, name, command, f"release_after_switch `{command}`")
     except ReleaseError as error:
-        take_back(settings, releases, name, previous, str(error))
-        back = f"taken back; {previous} serves again" if previous else "not well, and there is none to go back to"
-        raise ReleaseError(f"release {name} was {back}.\n{error}") from error
+        result = take_back(settings, releases, name, previous, str(error))
+        raise ReleaseError(f"release {name} {result}.\n{error}") from error
     return Outcome(True, f"{name} is current", restarts=restarts)
 
 
@@ -80,13 +79,17 @@ def restart(settings: Settings) -> None:
     raise ReleaseError(f"{settings.unit} is not well: {said.strip()}\n{host.last_lines(settings.unit, invocation)}")
 
 
-def take_back(settings: Settings, releases: Releases, bad: str, good: str, why: str) -> None:
-    """Mark a release bad and go back to the one before it; it stays on the disk for a look."""
+def take_back(settings: Settings, releases: Releases, bad: str, good: str, why: str) -> str:
+    """Mark a release bad and go back to the one before it; it stays on the disk for a look.
+
+    Returns:
+        What came of it, to be said after the name of the bad release.
+    """
     first = why.strip().splitlines()[0]
     releases.mark_bad(bad, first)
     stop_watch(settings)
     start = time.monotonic()
-    result = "no release to go back to"
+    result, said = "no release to go back to", "is not well, and there is no release to go back to: it stays. Mend it"
     if releases.complete(good) and not releases.is_bad(good):
         result = "taken back"
         try:
@@ -95,16 +98,19 @@ def take_back(settings: Settings, releases: Releases, bad: str, good: str, why: 
             # On a full disk: what is bad is worse than what is good with other settings.
             result = f"taken back, its settings not: {error}"
         releases.point("current", good)
+        said = f"was {result}; {good} serves again"
         try:
             restart(settings)
         except ReleaseError as error:
-            result = f"{result}, and not well: {error}".splitlines()[0]
+            result = f"{result}, and {good} is not well: {str(error).splitlines()[0]}"
+            said = f"was {result}. Look at it on the host: sudo sitectl status, sudo sitectl releases"
     seconds = round(time.monotonic() - start, 1)
     # Who called it says why as well, in the run's output or in the journal.
     with contextlib.suppress(OSError):
         releases.record(
             action="take back", release=good, previous=bad, who="sitekeeper", result=result, why=first, seconds=seconds
         )
+    return said
 
 
 def start_watch(settings: Settings) -> None:

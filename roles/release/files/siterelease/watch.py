@@ -113,8 +113,8 @@ def watch_one(settings: Settings, releases: Releases, name: str, previous: str, 
                     samples.append(look(settings))
                     why = verdict(samples, settings.start_seconds)
                     if why and releases.pointed("current") == name:
-                        take_back(settings, releases, name, previous, f"after the switch: {why}")
-                        return f"{name} was taken back: {why}"
+                        result = take_back(settings, releases, name, previous, f"after the switch: {why}")
+                        return f"{name} {result} ({why})"
             except ReleaseError:
                 # Somebody changes the releases; what they make of it is to be seen.
                 continue
