@@ -128,7 +128,7 @@ def test_a_bad_release_is_taken_back_by_the_watch_itself(settings, releases, sys
         )
 
     monkeypatch.setattr(host, "ask", ill)
-    assert run(settings, releases).startswith("new was taken back; old serves again (not well for")
+    assert run(settings, releases).startswith("new was taken back; old serves again (after the switch: not well for")
     assert not settings.watched.exists()
     assert releases.pointed("current") == "old"
     assert "health status 503" in releases.look("new").why

@@ -86,8 +86,9 @@ def take_back(settings: Settings, releases: Releases, bad: str, good: str, why: 
         What came of it, to be said after the name of the bad release.
     """
     first = why.strip().splitlines()[0]
+    # The word that it is watched stays until all is done: a boot in the middle of this finishes it.
+    end_watch(settings)
     releases.mark_bad(bad, first)
-    stop_watch(settings)
     start = time.monotonic()
     result, said = "no release to go back to", "is not well, and there is no release to go back to: it stays. Mend it"
     if releases.complete(good) and not releases.is_bad(good):
@@ -104,6 +105,7 @@ def take_back(settings: Settings, releases: Releases, bad: str, good: str, why: 
         except ReleaseError as error:
             result = f"{result}, and {good} is not well: {str(error).splitlines()[0]}"
             said = f"was {result}. Look at it on the host: sudo sitectl status, sudo sitectl releases"
+    settings.watched.unlink(missing_ok=True)
     seconds = round(time.monotonic() - start, 1)
     # Who called it says why as well, in the run's output or in the journal.
     with contextlib.suppress(OSError):
@@ -111,6 +113,21 @@ def take_back(settings: Settings, releases: Releases, bad: str, good: str, why: 
             action="take back", release=good, previous=bad, who="sitekeeper", result=result, why=first, seconds=seconds
         )
     return said
+
+
+def cut_off(settings: Settings, releases: Releases) -> tuple[str, str]:
+    """Return which release a take-back was to take back, and to which one, when it did not come to its end."""
+    bad, good = watched_release(settings)
+    return (bad, good) if releases.is_bad(bad) and releases.pointed("current") in (bad, good) else ("", "")
+
+
+def watched_release(settings: Settings) -> tuple[str, str]:
+    """Return which release is to be watched, and what to go back to; both empty for none."""
+    try:
+        about = json.loads(settings.watched.read_text(encoding="utf-8"))
+        return str(about["release"]), str(about["previous"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", ""
 
 
 def start_watch(settings: Settings) -> None:

@@ -104,7 +104,11 @@ class Releases:
 
     def is_bad(self, name: str) -> bool:
         """Tell whether a release was marked bad; a mark that cannot be read counts."""
-        return (self.path(name) / BAD).exists()
+        return bool(name) and (self.path(name) / BAD).exists()
+
+    def why_bad(self, name: str) -> str:
+        """Return why a release was marked bad, empty when it was not."""
+        return (self.look(name).why or "nobody could write down why") if self.is_bad(name) else ""
 
     def look(self, name: str) -> Release:
         """Describe one release."""

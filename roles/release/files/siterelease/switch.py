@@ -7,7 +7,7 @@ import time
 
 from siterelease import database, host, snapshot, trial
 from siterelease.host import ReleaseError
-from siterelease.live import Outcome, go_live, serves
+from siterelease.live import Outcome, cut_off, go_live, serves, take_back
 from siterelease.releases import BAD, HELD, LIVE, Releases, now
 from siterelease.settings import Settings
 
@@ -39,11 +39,20 @@ def switch(
     name, previous = asked or releases.pointed("next"), releases.pointed("current")
     if check and not releases.complete(name):
         return Outcome(True, f"{name or 'the first release'} would be proven, and become current")
+    bad, good = cut_off(settings, releases)
+    if bad and check:
+        return Outcome(True, f"{bad} was marked bad, and would be taken back to {good}")
+    if bad:
+        why = releases.why_bad(bad)
+        # It goes on with the settings that it had, and those of this deploy are gone by that.
+        result = take_back(settings, releases, bad, good, why)
+        raise ReleaseError(f"release {bad} was marked bad: {why}. It {result}. Now run the deploy again.")
     try:
         refuse(releases, name, previous, retry_bad=retry_bad)
     except ReleaseError as error:
         raise error if check else with_old_settings(settings, previous, error) from error
-    proven = trial.is_proven(settings, releases, name)
+    # A mark on what is current is from a run that was cut off: it shows once more whether it is sound.
+    proven = trial.is_proven(settings, releases, name) and not (name == previous and releases.is_bad(name))
     if name == previous and proven:
         kept = snapshot.has(settings, name)
         if not (check or kept):
@@ -84,6 +93,7 @@ def change(
             releases.record(**entry, result="refused", why=str(error), seconds=seconds)
         raise why from error
     if name == previous:
+        (releases.path(name) / BAD).unlink(missing_ok=True)
         snapshot.take(settings, name)
         if not releases.note(name, LIVE):
             releases.write(name, LIVE, {"last": time.time(), "at": now()})
@@ -115,7 +125,7 @@ def refuse(releases: Releases, name: str, previous: str, *, retry_bad: bool) -> 
         raise ReleaseError(f"there is no finished release to switch to in {releases.directory}; deploy one first")
     if releases.is_bad(name) and name != previous and not retry_bad:
         raise ReleaseError(
-            f"release {name} was marked bad: {releases.look(name).why}. Change the code, or try it once more with "
+            f"release {name} was marked bad: {releases.why_bad(name)}. Change the code, or try it once more with "
             """-e '{"release_retry_bad": true}'"""
         )
 
@@ -143,7 +153,8 @@ def prepare(settings: Settings, releases: Releases, name: str, previous: str, *,
     Raises:
         ReleaseError: the release is not sound.
     """
-    (releases.path(name) / BAD).unlink(missing_ok=True)
+    if name != previous:
+        (releases.path(name) / BAD).unlink(missing_ok=True)
     host.systemctl("daemon-reload", seconds=120)
     backup = ""
     if not proven:

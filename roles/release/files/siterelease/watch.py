@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from siterelease import host
 from siterelease.host import ReleaseError
-from siterelease.live import take_back
+from siterelease.live import take_back, watched_release
 from siterelease.releases import Releases
 from siterelease.settings import Settings
 
@@ -89,14 +88,21 @@ def watch(settings: Settings, releases: Releases, lock: Path) -> str:
 
     After a reboot, or when its process died, it begins anew.
     """
-    try:
-        about = json.loads(settings.watched.read_text(encoding="utf-8"))
-        name, previous = str(about["release"]), str(about["previous"])
-    except (OSError, ValueError, KeyError, TypeError):
+    name, previous = watched_release(settings)
+    if not name:
         return "there is nothing to watch"
     said = watch_one(settings, releases, name, previous, lock)
     settings.watched.unlink(missing_ok=True)
     return said
+
+
+def bad_because(settings: Settings, releases: Releases, name: str, samples: Sequence[Sample]) -> str:
+    """Return why a release has to go, empty while it may stay."""
+    # One that is marked was being taken back when the power failed: how it looks now counts no more.
+    if why := releases.why_bad(name):
+        return why
+    why = verdict(samples, settings.start_seconds)
+    return f"after the switch: {why}" if why else ""
 
 
 def watch_one(settings: Settings, releases: Releases, name: str, previous: str, lock: Path) -> str:
@@ -106,15 +112,14 @@ def watch_one(settings: Settings, releases: Releases, name: str, previous: str, 
         if releases.pointed("current") != name:
             return f"{name} is not current any more"
         samples.append(look(settings))
-        if verdict(samples, settings.start_seconds):
+        if bad_because(settings, releases, name, samples):
             try:
                 with host.lock(lock):
                     # Who had the lock may have restarted it, or switched to another one.
                     samples.append(look(settings))
-                    why = verdict(samples, settings.start_seconds)
+                    why = bad_because(settings, releases, name, samples)
                     if why and releases.pointed("current") == name:
-                        result = take_back(settings, releases, name, previous, f"after the switch: {why}")
-                        return f"{name} {result} ({why})"
+                        return f"{name} {take_back(settings, releases, name, previous, why)} ({why})"
             except ReleaseError:
                 # Somebody changes the releases; what they make of it is to be seen.
                 continue
