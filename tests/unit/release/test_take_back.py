@@ -10,6 +10,7 @@ from siterelease import host
 from siterelease.host import ReleaseError
 from siterelease.live import take_back
 from siterelease.releases import BAD
+from siterelease.rollback import rollback
 from siterelease.switch import switch
 from siterelease.watch import watch
 
@@ -126,3 +127,19 @@ def test_a_run_after_a_take_back_that_was_cut_off_never_calls_the_bad_release_se
         deploy(settings, releases)
         assert not releases.is_bad("second")
         assert "settled" in deploy(settings, releases, check=True).facts
+
+
+def test_a_rollback_that_the_power_cuts_off_marks_no_release_that_serves(settings, releases, build, systemd, live, cut):
+    with cut(releases, "point"):
+        rollback(settings, releases, "", "me", restore=False, check=False)
+    assert (releases.pointed("current"), releases.is_bad("second")) == ("second", False)
+    build("third")
+    systemd.failing_once["restart currents.service"] = "Job failed"
+    with pytest.raises(ReleaseError, match="third was taken back; second serves again"):
+        deploy(settings, releases)
+
+
+def test_a_rollback_has_marked_what_it_left_before_the_restart(settings, releases, systemd, live, cut):
+    with cut(host, "run", lambda argv, _: "restart" in argv):
+        rollback(settings, releases, "", "me", restore=False, check=False)
+    assert (releases.pointed("current"), releases.is_bad("second")) == ("one", True)

@@ -63,8 +63,9 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
             # A visitor would start the app again through its socket, in the middle of it: the old code on the new data.
             held.enter_context(host.lock(settings.start_hold))
             facts["saved_first"] = put_database_back(settings, backup, current)
-        releases.mark_bad(current, f"rolled back by {who}")
         releases.point("current", target)
+    # Only then: marked while it still serves, the next release that fails would have nothing to go back to.
+    releases.mark_bad(current, f"rolled back by {who}")
     entry = {"action": "rollback", "release": target, "previous": current, "who": who}
     try:
         restart(settings)
