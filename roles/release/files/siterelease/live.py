@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,15 +31,22 @@ def serves(settings: Settings) -> bool:
     return host.show(settings.unit, "ActiveState").get("ActiveState") in ("active", "activating", "reloading")
 
 
-def go_live(settings: Settings, releases: Releases, name: str, previous: str) -> Outcome:
+def go_live(settings: Settings, releases: Releases, entry: Mapping[str, str]) -> Outcome:
     """Let ``current`` lead to a release and restart the app behind its socket; take it back when it is not well.
+
+    Args:
+        settings: of the site.
+        releases: its releases.
+        entry: what is to be recorded of the deploy; it names the release and the one before.
 
     Raises:
         ReleaseError: it was taken back.
     """
+    name, previous = entry["release"], entry["previous"]
     running = serves(settings)
     watched = running and previous and settings.watch_seconds > 0
     releases.write(name, LIVE, {"last": time.time(), "at": now()})
+    releases.begin(entry)
     # Not before: a deploy that is refused leaves the watch of what serves.
     end_watch(settings)
     if watched:
@@ -47,12 +55,28 @@ def go_live(settings: Settings, releases: Releases, name: str, previous: str) ->
     else:
         settings.watched.unlink(missing_ok=True)
     releases.point("current", name)
+    return bring_up(settings, releases, name, previous, running=running)
+
+
+def bring_up(settings: Settings, releases: Releases, name: str, previous: str, *, running: bool) -> Outcome:
+    """Let the app run the current release, and do what comes after that; take it back when it is not well.
+
+    Args:
+        settings: of the site.
+        releases: its releases.
+        name: the current release.
+        previous: what to go back to.
+        running: whether the app runs.
+
+    Raises:
+        ReleaseError: it was taken back.
+    """
     if not running:
         # The first deploy: units and socket are started by whoever installs them.
         return Outcome(True, f"{name} is current")
     restarts = [{"unit": settings.unit, "action": "restart", "why": f"release {name}"}]
     try:
-        if watched:
+        if settings.watched.exists():
             start_watch(settings)
         restart(settings)
         for command in settings.after_switch:
@@ -91,7 +115,8 @@ def take_back(settings: Settings, releases: Releases, bad: str, good: str, why: 
     releases.mark_bad(bad, first)
     start = time.monotonic()
     result, said = "no release to go back to", "is not well, and there is no release to go back to: it stays. Mend it"
-    if releases.complete(good) and not releases.is_bad(good):
+    went = releases.complete(good) and not releases.is_bad(good)
+    if went:
         result = "taken back"
         try:
             snapshot.put_back(settings, good)
@@ -109,6 +134,7 @@ def take_back(settings: Settings, releases: Releases, bad: str, good: str, why: 
     seconds = round(time.monotonic() - start, 1)
     # Who called it says why as well, in the run's output or in the journal.
     with contextlib.suppress(OSError):
+        releases.end(releases.begun(bad), result="taken back" if went else "not well", why=first)
         releases.record(
             action="take back", release=good, previous=bad, who="sitekeeper", result=result, why=first, seconds=seconds
         )
@@ -118,7 +144,10 @@ def take_back(settings: Settings, releases: Releases, bad: str, good: str, why: 
 def cut_off(settings: Settings, releases: Releases) -> tuple[str, str]:
     """Return which release a take-back was to take back, and to which one, when it did not come to its end."""
     bad, good = watched_release(settings)
-    return (bad, good) if releases.is_bad(bad) and releases.pointed("current") in (bad, good) else ("", "")
+    if not bad:
+        bad = releases.pointed("current")
+        good = releases.begun(bad).get("previous", "")
+    return (bad, good) if good and releases.is_bad(bad) and releases.pointed("current") in (bad, good) else ("", "")
 
 
 def watched_release(settings: Settings) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ HELD = "held.json"
 #: Bad releases are kept for a look, but not for ever.
 KEPT_BAD = 2
 KEPT_RECORDS = 500
+#: Said of a switch that another one, or a rollback, came after.
+CUT_OFF = "its run was cut off: release_after_switch may not have been run"
 
 
 def now() -> str:
@@ -184,10 +186,38 @@ class Releases:
 
     def backup_before(self, name: str) -> str:
         """Return the backup that was made when a release went live last, empty for none."""
+        if owed := self.begun(name):
+            return str(owed.get("backup") or "")
         deploys = [one for one in self.records() if one.get("action") == "deploy" and one.get("release") == name]
         # A change of its settings that was refused is a deploy of it as well, and saved nothing.
         live = [one for one in deploys if one.get("result", "live") == "live"]
         return str(live[-1].get("backup") or "") if live else ""
+
+    @property
+    def unfinished(self) -> Path:
+        """The record of a switch that was begun; there until it is in the journal."""
+        return self.root / "begun.json"
+
+    def begin(self, entry: Mapping[str, str]) -> None:
+        """Note what is to be recorded of a switch, before it: the run may be killed, or the power fail."""
+        replace(self.unfinished, json.dumps({"begun": now(), **entry}) + "\n")
+
+    def begun(self, name: str) -> dict[str, str]:
+        """Return what is to be recorded of the switch to a release, empty when it came to its end."""
+        try:
+            entry = json.loads(self.unfinished.read_text(encoding="utf-8"))
+            begun, release = str(entry.pop("begun")), entry["release"]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+        # After a power cut a file that was deleted can be there again, beside the record.
+        done = (one for one in self.records() if one.get("release") == release and one.get("result") == "live")
+        return {} if release != name or any(str(one.get("at")) >= begun for one in done) else entry
+
+    def end(self, entry: Mapping[str, str], **facts: Any) -> None:
+        """Record how a switch ended; nothing is owed any more."""
+        if entry:
+            self.record(**entry, **facts)
+        self.unfinished.unlink(missing_ok=True)
 
 
 def replace(path: Path, text: str) -> None:

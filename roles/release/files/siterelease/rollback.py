@@ -9,7 +9,7 @@ import time
 from siterelease import database, host, snapshot
 from siterelease.host import ReleaseError
 from siterelease.live import Outcome, restart, stop_watch
-from siterelease.releases import LIVE, Releases, now
+from siterelease.releases import CUT_OFF, LIVE, Releases, now
 from siterelease.settings import Settings
 
 
@@ -57,6 +57,8 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
     releases.write(target, LIVE, {"last": time.time(), "at": now()})
     # It runs with the settings of now, whatever it had when it was live before.
     snapshot.take(settings, target)
+    if owed := releases.begun(current):
+        releases.end(owed, result="live", why=CUT_OFF, seconds=0)
     stop_watch(settings)
     with contextlib.ExitStack() as held:
         if restore:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 
 from siterelease import database, host, snapshot, trial
 from siterelease.host import ReleaseError
-from siterelease.live import Outcome, cut_off, go_live, serves, take_back
-from siterelease.releases import BAD, HELD, LIVE, Releases, now
+from siterelease.live import Outcome, bring_up, cut_off, go_live, serves, take_back
+from siterelease.releases import BAD, CUT_OFF, HELD, LIVE, Releases, now
 from siterelease.settings import Settings
 
 
@@ -39,20 +40,18 @@ def switch(
     name, previous = asked or releases.pointed("next"), releases.pointed("current")
     if check and not releases.complete(name):
         return Outcome(True, f"{name or 'the first release'} would be proven, and become current")
-    bad, good = cut_off(settings, releases)
-    if bad and check:
-        return Outcome(True, f"{bad} was marked bad, and would be taken back to {good}")
-    if bad:
-        why = releases.why_bad(bad)
-        # It goes on with the settings that it had, and those of this deploy are gone by that.
-        result = take_back(settings, releases, bad, good, why)
-        raise ReleaseError(f"release {bad} was marked bad: {why}. It {result}. Now run the deploy again.")
+    finish_take_back(settings, releases, check=check)
     try:
         refuse(releases, name, previous, retry_bad=retry_bad)
     except ReleaseError as error:
         raise error if check else with_old_settings(settings, previous, error) from error
     # A mark on what is current is from a run that was cut off: it shows once more whether it is sound.
     proven = trial.is_proven(settings, releases, name) and not (name == previous and releases.is_bad(name))
+    owed = releases.begun(name) if name == previous else {}
+    if owed and check:
+        return Outcome(True, f"{name} is current, and what its switch has left undone would be done")
+    if owed and proven:
+        return finish(settings, releases, owed, hold=hold)
     if name == previous and proven:
         kept = snapshot.has(settings, name)
         if not (check or kept):
@@ -79,16 +78,27 @@ def change(
         OSError: something cannot be written.
     """
     start = time.monotonic()
-    commit = releases.look(name).commit
-    entry = {"action": "deploy", "release": name, "previous": previous, "who": who, "commit": commit}
+    entry = {
+        "action": "deploy",
+        "release": name,
+        "previous": previous,
+        "who": who,
+        "commit": releases.look(name).commit,
+        "backup": "",
+    }
     held = releases.note(name, HELD) if proven else {}
     waited = held.get("previous") == previous and name != previous
     try:
-        # Once: the hooks of a release that waits for its turn have been run, and its backup is of the time before them.
-        backup = str(held["backup"]) if waited else prepare(settings, releases, name, previous, proven=proven)
+        if waited:
+            # Once: the hooks of a release that waits for its turn have been run, its backup is of the time before them.
+            entry["backup"] = str(held["backup"])
+        else:
+            prepare(settings, releases, entry, proven=proven)
     except ReleaseError as error:
         seconds = round(time.monotonic() - start, 1)
         why = with_old_settings(settings, previous, not_switched(name, previous, error))
+        # Not as its backup: the release that serves may be the same, and went live with another one.
+        entry["saved"] = entry.pop("backup")
         with contextlib.suppress(OSError):
             releases.record(**entry, result="refused", why=str(error), seconds=seconds)
         raise why from error
@@ -97,22 +107,58 @@ def change(
         snapshot.take(settings, name)
         if not releases.note(name, LIVE):
             releases.write(name, LIVE, {"last": time.time(), "at": now()})
+        if owed := releases.begun(name):
+            return finish(settings, releases, owed, hold=hold)
         return Outcome(False, f"{name} was proven with the settings of now")
     if hold and serves(settings):
         if not waited:
-            releases.write(name, HELD, {"previous": previous, "backup": backup, "at": now()})
+            releases.write(name, HELD, {"previous": previous, "backup": entry["backup"], "at": now()})
         return Outcome(not waited, f"{name} is proven and waits for its turn", {"pending": True, "release": name})
     (releases.path(name) / HELD).unlink(missing_ok=True)
     snapshot.take(settings, name)
-    outcome = go_live(settings, releases, name, previous)
+    if cut := releases.begun(previous):
+        releases.end(cut, result="live", why=CUT_OFF, seconds=0)
+    return done(settings, releases, entry, go_live(settings, releases, entry), start)
+
+
+def finish(settings: Settings, releases: Releases, entry: Mapping[str, str], *, hold: bool) -> Outcome:
+    """Do what a switch that was cut off has left undone: the app's restart, the hooks after it, the record.
+
+    Raises:
+        ReleaseError: it was taken back.
+    """
+    start, name, running = time.monotonic(), entry["release"], serves(settings)
+    if hold and running:
+        return Outcome(False, f"{name} is current, and waits for its turn", {"pending": True, "release": name})
+    return done(
+        settings, releases, entry, bring_up(settings, releases, name, entry["previous"], running=running), start
+    )
+
+
+def done(settings: Settings, releases: Releases, entry: Mapping[str, str], outcome: Outcome, start: float) -> Outcome:
+    """Record a switch that began at a moment, delete what is too old, and complete what is said of it."""
     seconds = round(time.monotonic() - start, 1)
-    releases.record(**entry, result="live", seconds=seconds, backup=backup)
-    pruned = releases.prune(settings.keep, [previous])
+    releases.end(entry, result="live", seconds=seconds)
+    pruned = releases.prune(settings.keep, [entry["previous"]])
     snapshot.prune(settings, {one.name for one in releases.all()})
-    outcome.facts |= {"release": name, "previous": previous, "pruned": pruned, "backup": backup, "seconds": seconds}
+    about = {key: entry[key] for key in ("release", "previous", "backup")}
+    outcome.facts |= {**about, "pruned": pruned, "seconds": seconds}
     if outcome.restarts and settings.watch_seconds:
         outcome.facts["watched_seconds"] = settings.watch_seconds
     return outcome
+
+
+def finish_take_back(settings: Settings, releases: Releases, *, check: bool) -> None:
+    """Finish a take-back that was cut off.
+
+    Raises:
+        ReleaseError: one was. What serves has the settings that it had, and those of this deploy are gone by that.
+    """
+    bad, good = cut_off(settings, releases)
+    if bad:
+        why = releases.why_bad(bad)
+        result = f"has to be taken back to {good}" if check else take_back(settings, releases, bad, good, why)
+        raise ReleaseError(f"release {bad} was marked bad: {why}. It {result}. Run the deploy again after that.")
 
 
 def refuse(releases: Releases, name: str, previous: str, *, retry_bad: bool) -> None:
@@ -147,24 +193,23 @@ def with_old_settings(settings: Settings, previous: str, error: ReleaseError) ->
     return ReleaseError(f"{error}\nThe settings on the host are those of {previous} again.")
 
 
-def prepare(settings: Settings, releases: Releases, name: str, previous: str, *, proven: bool) -> str:
-    """Do all that comes before the switch: proof, backup, hooks; return the backup's name.
+def prepare(settings: Settings, releases: Releases, entry: dict[str, str], *, proven: bool) -> None:
+    """Do all that comes before the switch: proof, backup, hooks; the backup's name is put into the entry.
 
     Raises:
         ReleaseError: the release is not sound.
     """
+    name, previous = entry["release"], entry["previous"]
     if name != previous:
         (releases.path(name) / BAD).unlink(missing_ok=True)
     host.systemctl("daemon-reload", seconds=120)
-    backup = ""
     if not proven:
         # Before the hooks: code that cannot even be imported must not change the database.
         trial.check_config(settings, releases, name)
     if name != previous:
         spare = releases.backup_before(previous)
-        backup = database.save(settings, name, spare) if settings.save_database else ""
+        entry["backup"] = database.save(settings, name, spare) if settings.save_database else ""
         for command in settings.before_switch:
             trial.run_task(settings, releases, name, command, f"release_before_switch `{command}`")
     if not proven:
         trial.prove(settings, releases, name)
-    return backup
