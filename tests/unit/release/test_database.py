@@ -97,3 +97,38 @@ def test_a_disk_that_is_full_after_the_database_went_back_does_not_leave_the_app
     with pytest.raises(OSError, match="No space"):
         rollback(settings, releases, "", "me", restore=True, check=False)
     assert systemd.asked == []
+
+
+def test_saves_that_fail_push_out_no_good_backup_and_leave_nothing(settings):
+    path = fill(settings.data_dir / "app.db", 1)
+    good = [database.save(settings, f"good{number}", "") for number in range(4)]
+    sound = path.read_bytes()
+    path.write_bytes(sound[:100] + b"\xff" * (len(sound) - 100))
+    for number in range(5):
+        with pytest.raises(host.ReleaseError):
+            database.save(settings, f"failed{number}", "")
+    path.write_bytes(sound)
+    good.append(database.save(settings, "later", ""))
+    assert sorted(one.name for one in settings.backups.iterdir()) == sorted([*good, *(f"{one}.json" for one in good)])
+
+
+def test_what_a_power_cut_left_of_a_save_does_not_count_and_goes_with_the_next(settings):
+    fill(settings.data_dir / "app.db", 1)
+    good = [database.save(settings, f"good{number}", "") for number in range(4)]
+    for number in range(5):
+        (settings.backups / f"2099-01-01T00000{number}Z-cut").mkdir(parents=True)
+    (settings.backups / "of the operator").mkdir()
+    good.append(database.save(settings, "later", ""))
+    assert {one.name for one in settings.backups.iterdir() if one.is_dir()} == {*good, "of the operator"}
+
+
+@pytest.mark.parametrize("failing", ["work", "its description"])
+def test_a_save_that_is_refused_or_finds_no_room_leaves_no_directory(settings, monkeypatch, failing):
+    fill(settings.data_dir / "app.db", 1)
+    if failing == "work":
+        monkeypatch.setattr(database, "work", lambda *_: (_ for _ in ()).throw(host.ReleaseError("no")))
+    else:
+        monkeypatch.setattr(database.json, "dumps", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "no room")))
+    with pytest.raises((host.ReleaseError, OSError)):
+        database.save(settings, "x", "")
+    assert list(settings.backups.iterdir()) == []

@@ -143,15 +143,35 @@ def save(settings: Settings, why: str, spare: str) -> str:
     # Not by their names alone: two may have one name, in directories of their own.
     places = {str(path.resolve().relative_to(settings.data_dir.resolve())): path for path in sources}
     copies = [(path, directory / place) for place, path in places.items()]
-    counts = work(settings, copies, [copy for _, copy in copies])
-    about = {"at": now(), "from": {place: str(path) for place, path in places.items()}, "rows": counts}
-    # Root's own, beside the directory that belongs to the app: what is restored, and where to, is not the app's to say.
-    (settings.backups / f"{name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    for old in sorted(path for path in settings.backups.iterdir() if path.is_dir())[:-KEPT_BACKUPS]:
-        if old.name != spare:
-            shutil.rmtree(old)
-            (settings.backups / f"{old.name}.json").unlink(missing_ok=True)
+    try:
+        counts = work(settings, copies, [copy for _, copy in copies])
+        about = {"at": now(), "from": {place: str(path) for place, path in places.items()}, "rows": counts}
+        # Root's own, beside the app's directory: what is restored, and where to, is not the app's to say.
+        settings.backups.joinpath(f"{name}.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    except (ReleaseError, OSError):
+        shutil.rmtree(directory, ignore_errors=True)
+        settings.backups.joinpath(f"{name}.json").unlink(missing_ok=True)
+        raise
+    prune(settings, spare)
     return name
+
+
+def prune(settings: Settings, spare: str) -> None:
+    """Delete backups that are too old, and what a save left that a power cut ended.
+
+    Args:
+        settings: of the site.
+        spare: the backup that stays in any case.
+    """
+    names = sorted(path.stem for path in settings.backups.glob("*.json"))
+    for name in names[:-KEPT_BACKUPS]:
+        if name != spare:
+            shutil.rmtree(settings.backups / name, ignore_errors=True)
+            settings.backups.joinpath(f"{name}.json").unlink()
+    # Nobody can restore them; counted among the five they would push out good ones.
+    for path in settings.backups.glob("????-??-??T??????Z-*"):
+        if path.is_dir() and not settings.backups.joinpath(f"{path.name}.json").exists():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def about_backup(settings: Settings, name: str) -> dict[str, Any]:
