@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -132,3 +134,43 @@ def test_a_save_that_is_refused_or_finds_no_room_leaves_no_directory(settings, m
     with pytest.raises((host.ReleaseError, OSError)):
         database.save(settings, "x", "")
     assert list(settings.backups.iterdir()) == []
+
+
+def killed_in_a_transaction(path):
+    """Let a process change the database and die before it commits: its journal is hot."""
+    words = (
+        "import os, sqlite3, sys; live = sqlite3.connect(sys.argv[1]); live.execute('PRAGMA cache_size=2'); "
+        "live.execute('UPDATE votes SET id = hex(randomblob(200))'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", words, str(path)], check=False)
+    journal = path.with_name(f"{path.name}-journal")
+    assert journal.stat().st_size
+    return journal
+
+
+def test_an_app_that_was_killed_in_a_transaction_can_be_deployed(settings, releases, build, running):
+    path = fill(settings.data_dir / "app.db", 3000)
+    killed_in_a_transaction(path)
+    build("second")
+    name = deploy(settings, releases).facts["backup"]
+    copy = sqlite3.connect(settings.backups / name / "app.db")
+    assert copy.execute("SELECT count(*), max(length(id)) FROM votes").fetchone() == (3000, 4), "as before it"
+    copy.close()
+
+
+def test_a_journal_is_not_rolled_back_into_what_was_restored(settings):
+    path = fill(settings.data_dir / "app.db", 3000)
+    name = database.save(settings, "x", "")
+    journal = killed_in_a_transaction(path)
+    database.restore(settings, name)
+    assert not journal.exists()
+    assert rows(path) == 3000
+
+
+def test_a_database_without_a_journal_is_opened_for_reading_alone(settings):
+    path = fill(settings.data_dir / "app.db", 1)
+    before = path.stat()
+    (settings.data_dir / "app.db-journal").touch()
+    database.save(settings, "x", "")
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert (settings.data_dir / "app.db-journal").exists(), "an app may truncate its journal and keep it"

@@ -29,7 +29,11 @@ import contextlib, json, os, sqlite3, sys
 os.umask(0o077)
 asked, rows = json.loads(sys.argv[1]), {}
 def open_for_reading(path):
-    return contextlib.closing(sqlite3.connect("file:" + path + "?mode=ro", uri=True, timeout=30))
+    # What a killed process has left in the middle must be rolled back first, and that takes the right to write.
+    mode = "ro"
+    with contextlib.suppress(FileNotFoundError):
+        mode = "rw" if os.path.getsize(path + "-journal") else "ro"
+    return contextlib.closing(sqlite3.connect("file:" + path + "?mode=" + mode, uri=True, timeout=30))
 for source, target in asked["copies"]:
     beside = target + ".new"
     os.makedirs(os.path.dirname(beside), exist_ok=True)
@@ -45,7 +49,8 @@ for source, target in asked["copies"]:
     handle = os.open(beside, os.O_RDONLY)
     os.fsync(handle)
     os.close(handle)
-    for left in ("-wal", "-shm"):
+    # A journal that stays would be rolled back into what comes from somewhere else.
+    for left in ("-wal", "-shm", "-journal"):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target + left)
     os.rename(beside, target)
