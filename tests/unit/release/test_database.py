@@ -174,3 +174,17 @@ def test_a_database_without_a_journal_is_opened_for_reading_alone(settings):
     database.save(settings, "x", "")
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
     assert (settings.data_dir / "app.db-journal").exists(), "an app may truncate its journal and keep it"
+
+
+def test_a_named_database_that_is_not_there_is_said_by_name(settings, releases, build, running):
+    settings = replace(settings, databases=("ap.db", "app.db"))
+    fill(settings.data_dir / "app.db", 1)
+    build("second")
+    said = deploy(settings, releases).text
+    assert said == f"second is current; not saved, for it is not in {settings.data_dir}: ap.db (release_databases)"
+
+
+def test_before_the_first_start_no_database_is_missed(settings, releases, build, systemd):
+    systemd.active = "inactive"
+    build("one")
+    assert deploy(replace(settings, databases=("app.db",)), releases).text == "one is current"

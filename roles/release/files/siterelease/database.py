@@ -83,6 +83,11 @@ def found(settings: Settings) -> list[Path]:
     return sorted(path for path in plain if _starts_with_magic(path))
 
 
+def missing(settings: Settings) -> list[str]:
+    """Return which of the databases that were named are not there: misspelt, or of an app that has not written yet."""
+    return [name for name in settings.databases if not (settings.data_dir / name).is_file()]
+
+
 def _starts_with_magic(path: Path) -> bool:
     with path.open("rb") as content:
         return content.read(len(MAGIC)) == MAGIC

@@ -142,6 +142,9 @@ def done(settings: Settings, releases: Releases, entry: Mapping[str, str], outco
     pruned = releases.prune(settings.keep, [entry["previous"]])
     snapshot.prune(settings, {one.name for one in releases.all()})
     about = {key: entry[key] for key in ("release", "previous", "backup")}
+    absent = database.missing(settings) if settings.save_database and entry["previous"] else []
+    if absent:
+        outcome.text += f"; not saved, for it is not in {settings.data_dir}: {', '.join(absent)} (release_databases)"
     outcome.facts |= {**about, "pruned": pruned, "seconds": seconds}
     if outcome.restarts and settings.watch_seconds:
         outcome.facts["watched_seconds"] = settings.watch_seconds
