@@ -6,10 +6,9 @@ import json
 import pwd
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 # As Ansible ships it to the host; see tests/unit/plugins/conftest.py.
 from ansible.module_utils.adopt_cron import App, Line, lines_about, script_text, tables
@@ -23,7 +22,8 @@ from ansible.module_utils.adopt_host import (
     family,
     is_inside,
 )
-from ansible.module_utils.code_tree import excluded
+from ansible.module_utils.adopt_places import place_of
+from ansible.module_utils.adopt_wanted import Wanted
 
 #: Where the originals are kept, from the root; below it NAME/adopt.
 KEPT = Path("var/lib/sitekeeper")
@@ -33,53 +33,6 @@ _USUAL = re.compile(
     r"|LS_COLORS|VIRTUAL_ENV|VIRTUAL_ENV_PROMPT|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID|NOTIFY_SOCKET"
     r"|(LC|SSH|XDG|DBUS|SUDO|LESS|HIST|TMUX|MEMORY_PRESSURE|LISTEN|WERKZEUG)_?\w*"
 )
-
-
-#: The options that both modules have; see `Wanted`.
-OPTIONS: dict[str, dict[str, Any]] = {
-    "name": {"type": "str", "required": True},
-    "port": {"type": "int", "required": True},
-    "root": {"type": "path", "required": True},
-    "data_dir": {"type": "path", "required": True},
-    "source_type": {"type": "str", "required": True},
-    "source": {"type": "str", "default": ""},
-    "shared": {"type": "list", "elements": "str", "default": []},
-    "exclude": {"type": "list", "elements": "str", "default": []},
-    "environment": {"type": "list", "elements": "str", "default": []},
-    "placed": {"type": "dict", "default": {}},
-    "front": {"type": "bool", "default": False},
-    "tunnel": {"type": "bool", "default": False},
-}
-
-
-class AdoptError(Exception):
-    """The app cannot be adopted; the text is for the operator."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the settings say.
-
-    Attributes:
-        name, port, root, data_dir, source_type, source, shared, exclude: the settings ``app_...`` of these names.
-        environment: the names in app_environment and app_secrets.
-        placed: ``adopt_databases``, where databases outside of the app's directory go.
-        front: whether a front holds the port.
-        tunnel: whether the role ngrok will run a tunnel.
-    """
-
-    name: str
-    port: int
-    root: str
-    data_dir: str
-    source_type: str = "host_path"
-    source: str = ""
-    shared: Sequence[str] = ()
-    exclude: Sequence[str] = ()
-    environment: Sequence[str] = ()
-    placed: Mapping[str, str] = field(default_factory=dict)
-    front: bool = False
-    tunnel: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,19 +79,6 @@ def home_of(uid: int) -> str:
         return pwd.getpwuid(uid).pw_dir
     except KeyError:
         return ""
-
-
-def place_of(path: str, directory: str, wanted: Wanted) -> str | None:
-    """Return where a database goes; empty where the settings do not say, None for one that is no part of the app."""
-    if path in wanted.placed:
-        return str(Path(wanted.data_dir, wanted.placed[path]))
-    if not is_inside(path, directory):
-        return ""
-    name = str(Path(path).relative_to(directory))
-    if excluded(name, wanted.exclude):
-        return None
-    inside = any(is_inside(name, shared) for shared in wanted.shared)
-    return str(Path(wanted.data_dir, name)) if inside else ""
 
 
 def status_of(root: Path, name: str) -> str:

@@ -17,17 +17,8 @@ from ansible.module_utils import adopt_database as database
 from ansible.module_utils.adopt_cron import Line
 from ansible.module_utils.adopt_host import Host, Process, is_database
 from ansible.module_utils.adopt_originals import Originals, Run, flat, remembered, start_again
-from ansible.module_utils.adopt_plan import (
-    KEPT,
-    AdoptError,
-    Found,
-    Wanted,
-    agents_of,
-    crontab,
-    problems_of,
-    survey,
-    text_of,
-)
+from ansible.module_utils.adopt_plan import KEPT, Found, agents_of, crontab, problems_of, survey, text_of
+from ansible.module_utils.adopt_wanted import AdoptError, Wanted
 
 #: How long the old processes have to end before they are killed; Flask's server needs none of it.
 TERM_SECONDS = 5.0

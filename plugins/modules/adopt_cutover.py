@@ -68,8 +68,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ansible.module_utils.adopt_database import DatabaseError
-from ansible.module_utils.adopt_plan import OPTIONS, AdoptError, Wanted
 from ansible.module_utils.adopt_switch import Adoption, Site
+from ansible.module_utils.adopt_wanted import OPTIONS, AdoptError, Wanted
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.load_generator import Ask, Load, Row
 

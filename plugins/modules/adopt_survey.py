@@ -45,7 +45,8 @@ plan: {description: What was found and what becomes of it., type: str, returned:
 """
 
 from ansible.module_utils.adopt_host import Host
-from ansible.module_utils.adopt_plan import OPTIONS, Wanted, problems_of, survey, text_of
+from ansible.module_utils.adopt_plan import problems_of, survey, text_of
+from ansible.module_utils.adopt_wanted import OPTIONS, Wanted
 from ansible.module_utils.basic import AnsibleModule
 
 

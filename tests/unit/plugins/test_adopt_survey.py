@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 from ansible.module_utils.adopt_host import Host, app_directory, databases, family
 from ansible.module_utils.adopt_plan import (
-    Wanted,
     command_of,
     problems_of,
     rows_of,
@@ -18,6 +17,7 @@ from ansible.module_utils.adopt_plan import (
     text_of,
     virtual_environment,
 )
+from ansible.module_utils.adopt_wanted import Wanted
 
 from tests.unit.plugins.adopt_tree import APP, PORT, Tree
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.adopt_database import DatabaseError
 from ansible.module_utils.adopt_host import Host
-from ansible.module_utils.adopt_plan import AdoptError, Wanted
 from ansible.module_utils.adopt_switch import Adoption, Site
+from ansible.module_utils.adopt_wanted import AdoptError, Wanted
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a process back to its user")
 
