@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 PORT = 5555
@@ -63,3 +65,12 @@ class Tree:
         at.parent.mkdir(parents=True, exist_ok=True)
         at.write_text(text)
         return at
+
+
+def make_database(path: Path) -> str:
+    """Make a SQLite database with a table; return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path)) as made:
+        made.execute("CREATE TABLE votes (voter TEXT)")
+        made.commit()
+    return str(path)

@@ -1,4 +1,4 @@
-"""Code to release, a host on which anybody may build it, and addresses that answer as told or not at all."""
+"""Code to release, a host where anybody may build it, addresses that answer as told or not at all; hosts to adopt."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 
 import pytest
+from ansible.module_utils.adopt_wanted import Wanted
 
 from plugins.modules import app_release
+from tests.unit.plugins.adopt_machine import Machine
+from tests.unit.plugins.adopt_tree import APP, PORT, Tree
 
 REAL_RUN = subprocess.run
 
@@ -71,3 +74,24 @@ def closed():
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}/health"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A made-up host with nothing on it."""
+    return Tree(tmp_path)
+
+
+@pytest.fixture
+def wanted():
+    """What the settings say of the app on it."""
+    return Wanted("currents", PORT, "/srv/currents", "/var/lib/currents", source=APP, shared=["currents.db"])
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A host with an app that somebody has started by hand."""
+    made = Machine(tmp_path)
+    made.start_by_hand()
+    yield made
+    made.end()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -17,21 +15,10 @@ from ansible.module_utils.adopt_plan import (
     text_of,
     virtual_environment,
 )
-from ansible.module_utils.adopt_wanted import Wanted
 
-from tests.unit.plugins.adopt_tree import APP, PORT, Tree
+from tests.unit.plugins.adopt_tree import APP, make_database
 
 NOHUP = ["python3", "app.py"]
-
-
-@pytest.fixture
-def tree(tmp_path):
-    return Tree(tmp_path)
-
-
-@pytest.fixture
-def wanted(tmp_path):
-    return Wanted("currents", PORT, "/srv/currents", "/var/lib/currents", source=APP, shared=["currents.db"])
 
 
 def families(tree, pid=10):
@@ -171,14 +158,6 @@ def test_command_of_a_relative_path_counts_from_its_directory(tree, tmp_path):
 def test_app_lives_where_its_script_lies(tree, argv, cwd, where):
     tree.process(10, 1, argv, cwd=cwd)
     assert app_directory(Host(tree.root).process(10)) == where
-
-
-def make_database(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(path)) as made:
-        made.execute("CREATE TABLE votes (voter TEXT)")
-        made.commit()
-    return str(path)
 
 
 def test_databases_are_found_by_what_is_in_them_open_or_not(tree, tmp_path):

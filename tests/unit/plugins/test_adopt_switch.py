@@ -4,138 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
-import socket
-import sqlite3
 import subprocess
-import sys
-import time
-import urllib.request
-from contextlib import closing, suppress
-from pathlib import Path
 
 import pytest
 from ansible.module_utils.adopt_database import DatabaseError
 from ansible.module_utils.adopt_host import Host
-from ansible.module_utils.adopt_switch import Adoption, Site
 from ansible.module_utils.adopt_wanted import AdoptError, Wanted
 
+from tests.unit.plugins.adopt_machine import LINE, agents_named, ask, old_process, votes
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a process back to its user")
-
-#: Votes for each request; says who it is.
-SERVER = """
-import http.server, os, sqlite3, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        with sqlite3.connect(sys.argv[2]) as opened:
-            opened.execute("INSERT INTO votes VALUES (?)", (self.path,))
-        self.send_response(int(os.environ.get("STATUS", "200")))
-        self.end_headers()
-        self.wfile.write(os.environ.get("WHO", "").encode())
-    def log_message(self, *words):
-        print("seen", flush=True)
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
-"""
-LINE = "*/90 * * * * pkill -f app.py; nohup python3 app.py &"
-
-
-def ask(port, path="/"):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-        return answer.read().decode()
-
-
-def votes(path):
-    with closing(sqlite3.connect(path)) as opened:
-        return {row[0] for row in opened.execute("SELECT voter FROM votes")}
-
-
-class Machine:
-    """A host of its own below a directory, with the real processes of this one."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.app, self.data = root / "app", root / "data"
-        self.log = root / "app.log"
-        self.table = root / "var/spool/cron/crontabs/ubuntu"
-        self.unit = root / "etc/systemd/system/site.service"
-        for path in (self.app, self.data, self.table.parent, self.unit.parent, root / "srv"):
-            path.mkdir(parents=True)
-        (root / "proc").symlink_to("/proc")
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        with closing(sqlite3.connect(self.app / "site.db")) as made:
-            made.execute("PRAGMA journal_mode = WAL")
-            made.execute("CREATE TABLE votes (voter TEXT)")
-            made.commit()
-        (self.app / "app.py").write_text(SERVER)
-        self.table.write_text(f"# mine\n{LINE}\n0 * * * * true\n")
-        self.unit.write_text("[Service]\n# somebody's\n")
-        self.calls: list[str] = []
-        self.service: subprocess.Popen | None = None
-        self.new = {"WHO": "new"}
-        self.trial = 0
-        self.crashes = "0"
-
-    def start_by_hand(self):
-        environ = {"PATH": os.environ["PATH"], "WHO": "old", "API_KEY": "canary-0123456789abcdef"}
-        with self.log.open("a") as log:
-            subprocess.Popen(
-                ["nohup", sys.executable, "app.py", str(self.port), "site.db"],
-                cwd=self.app, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        self.wait(lambda: ask(self.port, "/first") == "old")
-
-    @staticmethod
-    def wait(true, seconds=20):
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            with suppress(OSError):
-                if true():
-                    return
-            time.sleep(0.05)
-        pytest.fail("it took too long")
-
-    def run(self, words):
-        """Be systemctl, journalctl and systemd-run."""
-        self.calls.append(" ".join(words))
-        if words[0] == "systemd-run":
-            return self.trial, "", "ModuleNotFoundError: nowhere" if self.trial else ""
-        if words[1:3] == ("start", "--no-block"):
-            argv = [sys.executable, str(self.app / "app.py"), str(self.port), str(self.data / "site.db")]
-            self.service = subprocess.Popen(argv, cwd=self.root / "srv", env=self.new)
-        if words[1:3] == ("disable", "--now") and self.service:
-            self.service.kill()
-            self.service.wait()
-        if words[1] == "show":
-            return 0, {"NRestarts": self.crashes, "UnitFileState": "enabled"}.get(words[4], "inactive") + "\n", ""
-        return 0, "", ""
-
-    def adoption(self, seconds=20.0, outage=10.0):
-        user = pwd.getpwuid(os.geteuid()).pw_name
-        wanted = Wanted(
-            "site", self.port, str(self.root / "srv"), str(self.data), source=str(self.app), shared=["site.db", "files"]
-        )
-        return Adoption(wanted, Site(user, "app:app", "/etc/site", seconds, outage), self.run, Host(self.root))
-
-    def answered(self):
-        with suppress(OSError):
-            return ask(self.port, "/watch") == "new"
-        return False
-
-    def end(self):
-        host = Host()
-        for pid in host.listeners(self.port):
-            with suppress(ProcessLookupError):
-                os.kill(pid, 9)
-
-
-@pytest.fixture
-def machine(tmp_path):
-    made = Machine(tmp_path)
-    made.start_by_hand()
-    yield made
-    made.end()
 
 
 def test_change_over_keeps_all_rows_and_retires_the_line(machine):
@@ -162,13 +40,6 @@ def test_change_over_keeps_all_rows_and_retires_the_line(machine):
     assert adoption.switch(machine.answered) == {}
 
 
-def old_process(machine):
-    host = Host()
-    (pid,) = host.listeners(machine.port)
-    one = host.process(pid)
-    return one.argv, one.cwd, one.uid, one.gid, dict(one.environ), one.outputs, one.ignores
-
-
 @pytest.mark.parametrize("fault", ["never well", "crashes"])
 def test_what_does_not_answer_gives_the_old_one_back_with_its_rows(machine, fault):
     before, table = old_process(machine), machine.table.read_bytes()
@@ -177,13 +48,8 @@ def test_what_does_not_answer_gives_the_old_one_back_with_its_rows(machine, faul
     machine.unit.write_text("[Service]\n# ours, /usr/local/lib/sitekeeper/\n")
     machine.crashes = "3" if fault == "crashes" else "0"
 
-    def answered():
-        with suppress(OSError):
-            ask(machine.port, "/told-by-the-new-one")
-        return False
-
     with pytest.raises(AdoptError, match="the old app was put back as it was") as failed:
-        adoption.switch(answered)
+        adoption.switch(machine.never_well())
     assert ("crashes again and again" if fault == "crashes" else "gives no good answer") in str(failed.value)
     assert "canary" not in str(failed.value)
     machine.wait(lambda: ask(machine.port, "/after") == "old")
@@ -269,11 +135,6 @@ def test_link_in_the_data_leads_root_nowhere(machine, tmp_path):
     with pytest.raises(AdoptError, match="is a link"), adoption.placed(machine.data / "sub/site.db") as fresh:
         fresh.write_text("")
     assert list((tmp_path / "elsewhere").iterdir()) == []
-
-
-def agents_named(port):
-    host = Host()
-    return [one for one in host.processes().values() if one.argv[0] == "ngrok" and str(port) in one.argv]
 
 
 def test_agent_started_by_hand_ends_and_comes_back_as_it_was(machine, tmp_path):
