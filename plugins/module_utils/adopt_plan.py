@@ -22,7 +22,7 @@ from ansible.module_utils.adopt_host import (
     family,
     is_inside,
 )
-from ansible.module_utils.adopt_places import place_of
+from ansible.module_utils.adopt_places import place_of, place_problems
 from ansible.module_utils.adopt_wanted import Wanted
 
 #: Where the originals are kept, from the root; below it NAME/adopt.
@@ -198,15 +198,7 @@ def problems_of(found: Found, wanted: Wanted) -> list[str]:
         ),
     )
     told = [fault for bad, fault in faults if bad]
-    for path in (path for path, place in found.databases.items() if not place):
-        if is_inside(path, found.directory):
-            name = Path(path).relative_to(found.directory)
-            advice = "add it to app_shared_paths, or to app_exclude if it is none of the app's"
-            told.append(f"the database {name} has no place: {advice}")
-        else:
-            advice = f"adopt_databases: {{{path}: {Path(path).name}}}, and tell the app by app_environment"
-            told.append(f"the database {path} has no place: {advice}")
-    return told
+    return told + place_problems(found.databases, found.directory, wanted)
 
 
 def command_of(process: Process) -> str:

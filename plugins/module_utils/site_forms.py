@@ -207,9 +207,14 @@ def is_host_path(value: object) -> bool:
 
 
 def are_places(value: object) -> bool:
-    """Accept a mapping of absolute paths on the host to relative ones: where databases are, and where they go."""
-    return isinstance(value, Mapping) and all(
-        is_host_path(path) and is_relative_paths([place]) for path, place in value.items()
+    """Accept a mapping of absolute paths on the host to relative ones: where databases are, and where they go.
+
+    Two in one place would be copied over each other.
+    """
+    return (
+        isinstance(value, Mapping)
+        and all(is_host_path(path) and is_relative_paths([place]) for path, place in value.items())
+        and len({place.rstrip("/") for place in value.values()}) == len(value)
     )
 
 

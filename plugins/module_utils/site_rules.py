@@ -311,7 +311,7 @@ RULES: dict[str, Rule] = {
     "adopt_confirm": Rule(lambda value: value in ("yes", "no"), "yes or no, on the command line", "yes"),
     "adopt_databases": Rule(
         are_places,
-        "paths of databases on the host, each with its place below app_data_dir",
+        "paths of databases on the host, each with its place below app_data_dir, and no two with the same",
         "{/home/ubuntu/data/site.db: site.db}",
     ),
     "adopt_outage_seconds": number_rule(1, 3600, 10, SECONDS),
