@@ -1,4 +1,4 @@
-"""The change-over from a process that somebody started to the service, and the way back. Runs on the host, as root."""
+"""The change-over from a process that somebody started to the service. Runs on the host, as root."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils import adopt_database as database
+from ansible.module_utils.adopt_back import POLL_SECONDS, WayBack
 from ansible.module_utils.adopt_cron import Line
 from ansible.module_utils.adopt_host import Host, Process, is_database
-from ansible.module_utils.adopt_originals import Originals, Run, flat, remembered, start_again
-from ansible.module_utils.adopt_plan import KEPT, Found, agents_of, crontab, problems_of, survey, text_of
+from ansible.module_utils.adopt_originals import Run, flat, remembered, start_again
+from ansible.module_utils.adopt_plan import Found, agents_of, crontab, problems_of, survey, text_of
 from ansible.module_utils.adopt_wanted import AdoptError, Wanted
 
 #: How long the old processes have to end before they are killed; Flask's server needs none of it.
@@ -26,9 +27,6 @@ TERM_SECONDS = 5.0
 STOP_SECONDS = 20.0
 #: A monitor that was just at work may start the app once more.
 STOP_ROUNDS = 3
-#: Until the old process, put back, answers.
-BACK_SECONDS = 120.0
-POLL_SECONDS = 0.05
 TRIAL = "import os, sys; from gunicorn.util import import_app; import_app(sys.argv[1]); os._exit(0)"
 TAIL_LINES = 15
 
@@ -44,7 +42,7 @@ class Site:
     outage_seconds: float
 
 
-class Adoption(Originals):
+class Adoption(WayBack):
     """One adoption, its originals and its state below /var/lib/sitekeeper/NAME/adopt.
 
     Args:
@@ -55,22 +53,10 @@ class Adoption(Originals):
     """
 
     def __init__(self, wanted: Wanted, site: Site, run: Run, host: Host | None = None) -> None:
-        self.wanted, self.site, self.host = wanted, site, host or Host()
-        super().__init__(self.host.root / KEPT / wanted.name / "adopt", run, self.host.root)
-        self.service, self.socket = f"{wanted.name}.service", f"{wanted.name}.socket"
+        super().__init__(wanted, run, host)
+        self.site = site
 
     # Small steps
-
-    def systemctl(self, *words: str) -> str:
-        """Run systemctl. Raises AdoptError with what it says."""
-        status, out, err = self.run(("systemctl", *words))
-        if status != 0:
-            raise AdoptError(f"systemctl {' '.join(words)} failed: {err.strip() or out.strip()}")
-        return out.strip()
-
-    def show(self, unit: str, name: str) -> str:
-        """Return a property of a unit."""
-        return self.systemctl("show", unit, "-p", name, "--value")
 
     def is_over(self, unit: str) -> bool:
         """Tell whether a unit has stopped."""
@@ -79,13 +65,6 @@ class Adoption(Originals):
     def journal(self) -> str:
         """Return the last lines of the new service, for error messages."""
         return self.run(("journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(TAIL_LINES), "-u", self.service))[1]
-
-    def until(self, true: Callable[[], object], seconds: float) -> bool:
-        """Ask until it is true or the time is over; tell which."""
-        deadline = time.monotonic() + seconds
-        while not (result := bool(true())) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
-        return result
 
     def look(self) -> Found:
         """Look at the host anew. Raises AdoptError with everything that stands in the way."""
@@ -316,50 +295,6 @@ class Adoption(Originals):
                 what = "crashes again and again" if restarts else "gives no good answer"
                 raise AdoptError(f"{self.service} {what}")
             time.sleep(POLL_SECONDS)
-
-    # The way back
-
-    def put_back(self) -> str:
-        """Make everything as it was before the change-over, from what is on disk; return what was done.
-
-        Rows that came in through the new service are taken along.
-        """
-        plan = self.recalled()
-        done = []
-        self.run(("systemctl", "disable", "--now", self.socket, self.service))
-        if plan.get("started"):
-            done += [self.bring_back(Path(place), Path(path)) for path, place in plan["databases"].items()]
-            # Never once more: from here on the old app writes again.
-            self.remember(started=False)
-        self.restore_units()
-        if plan["unit"]:
-            self.run(("systemctl", "start", plan["unit"]))
-        elif not self.host.listeners(self.wanted.port):
-            start_again(remembered(plan["leader"]))
-        self.restore_lines(self.wanted.name)
-        back = self.until(lambda: self.host.listeners(self.wanted.port), BACK_SECONDS)
-        self.remember(status="put back")
-        what = plan["unit"] or " ".join(plan["leader"]["argv"][:3])
-        done.append(
-            f"the old app was put back as it was: {what}" if back else f"the old app does NOT listen again: {what}"
-        )
-        return "\n".join(line for line in done if line)
-
-    def bring_back(self, place: Path, path: Path) -> str:
-        """Take rows of the new database along to the old one, which nobody has written to since; say what was done."""
-        if not place.exists():
-            return ""
-        try:
-            database.check(place)
-            if database.schema(place) == database.schema(path):
-                database.copy(place, path)
-                return ""
-        except database.DatabaseError as error:
-            return f"{error}; the old database is as it was"
-        copy = self.kept / "databases" / f"new%{path.name}"
-        copy.unlink(missing_ok=True)
-        database.copy(place, copy)
-        return f"the new release has changed the tables of {path.name}: what it wrote is in {copy}, not in the old one"
 
     # The ngrok agent
 

@@ -1,0 +1,92 @@
+"""The way back from a change-over: the old process as it was, with the rows that came in. Runs on the host, as root."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ansible.module_utils import adopt_database as database
+from ansible.module_utils.adopt_host import Host
+from ansible.module_utils.adopt_originals import Originals, Run, remembered, start_again
+from ansible.module_utils.adopt_plan import KEPT
+from ansible.module_utils.adopt_wanted import AdoptError, Wanted
+
+#: Until the old process, put back, answers.
+BACK_SECONDS = 120.0
+POLL_SECONDS = 0.05
+
+
+class WayBack(Originals):
+    """What puts an old app back, from what is on disk.
+
+    Args:
+        wanted: what the settings say of it.
+        run: runs a command; returns status, output and error output.
+        host: the host.
+    """
+
+    def __init__(self, wanted: Wanted, run: Run, host: Host | None = None) -> None:
+        self.wanted, self.host = wanted, host or Host()
+        super().__init__(self.host.root / KEPT / wanted.name / "adopt", run, self.host.root)
+        self.service, self.socket = f"{wanted.name}.service", f"{wanted.name}.socket"
+
+    def systemctl(self, *words: str) -> str:
+        """Run systemctl. Raises AdoptError with what it says."""
+        status, out, err = self.run(("systemctl", *words))
+        if status != 0:
+            raise AdoptError(f"systemctl {' '.join(words)} failed: {err.strip() or out.strip()}")
+        return out.strip()
+
+    def show(self, unit: str, name: str) -> str:
+        """Return a property of a unit."""
+        return self.systemctl("show", unit, "-p", name, "--value")
+
+    def until(self, true: Callable[[], object], seconds: float) -> bool:
+        """Ask until it is true or the time is over; tell which."""
+        deadline = time.monotonic() + seconds
+        while not (result := bool(true())) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return result
+
+    def put_back(self) -> str:
+        """Make everything as it was before the change-over, from what is on disk; return what was done.
+
+        Rows that came in through the new service are taken along.
+        """
+        plan = self.recalled()
+        done = []
+        self.run(("systemctl", "disable", "--now", self.socket, self.service))
+        if plan.get("started"):
+            done += [self.bring_back(Path(place), Path(path)) for path, place in plan["databases"].items()]
+            # Never once more: from here on the old app writes again.
+            self.remember(started=False)
+        self.restore_units()
+        if plan["unit"]:
+            self.run(("systemctl", "start", plan["unit"]))
+        elif not self.host.listeners(self.wanted.port):
+            start_again(remembered(plan["leader"]))
+        self.restore_lines(self.wanted.name)
+        back = self.until(lambda: self.host.listeners(self.wanted.port), BACK_SECONDS)
+        self.remember(status="put back")
+        what = plan["unit"] or " ".join(plan["leader"]["argv"][:3])
+        done.append(
+            f"the old app was put back as it was: {what}" if back else f"the old app does NOT listen again: {what}"
+        )
+        return "\n".join(line for line in done if line)
+
+    def bring_back(self, place: Path, path: Path) -> str:
+        """Take rows of the new database along to the old one, which nobody has written to since; say what was done."""
+        if not place.exists():
+            return ""
+        try:
+            database.check(place)
+            if database.schema(place) == database.schema(path):
+                database.copy(place, path)
+                return ""
+        except database.DatabaseError as error:
+            return f"{error}; the old database is as it was"
+        copy = self.kept / "databases" / f"new%{path.name}"
+        copy.unlink(missing_ok=True)
+        database.copy(place, copy)
+        return f"the new release has changed the tables of {path.name}: what it wrote is in {copy}, not in the old one"
