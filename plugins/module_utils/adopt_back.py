@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ansible.module_utils import adopt_database as database
 from ansible.module_utils.adopt_host import Host
-from ansible.module_utils.adopt_originals import Originals, Run, remembered, start_again
+from ansible.module_utils.adopt_originals import Originals, Run, flat, remembered, start_again, unused
 from ansible.module_utils.adopt_plan import KEPT
 from ansible.module_utils.adopt_wanted import AdoptError, Wanted
 
@@ -49,6 +49,10 @@ class WayBack(Originals):
             time.sleep(POLL_SECONDS)
         return result
 
+    def heal(self) -> str:
+        """Put the old process back where a change-over was broken off; return what was done, or nothing."""
+        return self.put_back() if self.recalled().get("status") == "switching" else ""
+
     def put_back(self) -> str:
         """Make everything as it was before the change-over, from what is on disk; return what was done.
 
@@ -76,17 +80,30 @@ class WayBack(Originals):
         return "\n".join(line for line in done if line)
 
     def bring_back(self, place: Path, path: Path) -> str:
-        """Take rows of the new database along to the old one, which nobody has written to since; say what was done."""
+        """Take rows of the new database along to the old one, which nobody has written to since; say what was done.
+
+        Where that would take rows away, the old database stays as it is, and the new one is kept beside it.
+        """
         if not place.exists():
             return ""
+        databases = self.kept / "databases"
         try:
             database.check(place)
-            if database.schema(place) == database.schema(path):
+            if not (reason := self.reason_to_keep_both(place, path)):
+                # The old database is the only one with the rows of the last moments before the change-over.
+                database.copy(path, unused(databases / f"before%{flat(str(path))}"))
                 database.copy(place, path)
                 return ""
-        except database.DatabaseError as error:
-            return f"{error}; the old database is as it was"
-        copy = self.kept / "databases" / f"new%{path.name}"
-        copy.unlink(missing_ok=True)
-        database.copy(place, copy)
-        return f"the new release has changed the tables of {path.name}: what it wrote is in {copy}, not in the old one"
+            copy = unused(databases / f"new%{path.name}")
+            database.copy(place, copy)
+        except (database.DatabaseError, OSError) as error:
+            return f"{error}; the old database is as it was, and what the new release wrote is still in {place}"
+        return f"the new release has {reason}: what it wrote is in {copy}, not in the old one"
+
+    def reason_to_keep_both(self, place: Path, path: Path) -> str:
+        """Return what the new release did to its database that the old one must not take over. Raises DatabaseError."""
+        if database.schema(place) != database.schema(path):
+            return f"changed the tables of {path.name}"
+        if missing := database.fewer(database.counts(path), database.counts(place)):
+            return f"taken rows away from {path.name} ({'; '.join(missing)})"
+        return ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import shutil
@@ -41,6 +42,12 @@ def write(path: Path, content: bytes, like: Path | None = None) -> None:
 def flat(path: str) -> str:
     """Return a path as the name of one file; a % in a path is not foreseen."""
     return path.strip("/").replace("/", "%")
+
+
+def unused(path: Path) -> Path:
+    """Return a path of which nothing is there yet: this one, or with a number at its end."""
+    numbered = (path.with_name(f"{path.name}.{number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], numbered) if not one.exists())
 
 
 def remembered(about: dict[str, Any]) -> Process:
@@ -101,6 +108,21 @@ class Originals:
             return json.loads((self.kept / "plan.json").read_text(encoding="utf-8", errors="surrogateescape"))
         except FileNotFoundError:
             return {}
+
+    def make_room(self) -> None:
+        """Make room for originals. What an earlier adoption kept is set aside: it may be the last copy of a row.
+
+        A run that ended before its change-over has kept them already, and our unit may have taken the old one's place.
+        """
+        old = None
+        if self.kept.exists() and self.recalled().get("status") != "saved":
+            now = datetime.datetime.now().astimezone().strftime("%Y-%m-%dT%H%M%S")
+            old = self.kept.rename(unused(self.kept.with_name(f"{self.kept.name}.{now}")))
+        for path in (self.kept.parent, self.kept, *(self.kept / name for name in ("units", "crontabs", "databases"))):
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for told in (old / "databases").glob("new%*") if old else ():
+            # An operator was told where it lies.
+            told.rename(self.kept / "databases" / told.name)
 
     def comment_out(self, lines: Sequence[tuple[str, str]], mark: str) -> None:
         """Comment out lines of crontabs, each given by its path and its text."""

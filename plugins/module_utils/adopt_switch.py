@@ -17,7 +17,7 @@ from ansible.module_utils import adopt_database as database
 from ansible.module_utils.adopt_back import POLL_SECONDS, WayBack
 from ansible.module_utils.adopt_cron import Line
 from ansible.module_utils.adopt_host import Host, Process, is_database
-from ansible.module_utils.adopt_originals import Run, flat, remembered, start_again
+from ansible.module_utils.adopt_originals import Run, flat, remembered, start_again, unused
 from ansible.module_utils.adopt_plan import Found, agents_of, crontab, problems_of, survey, text_of
 from ansible.module_utils.adopt_wanted import AdoptError, Wanted
 
@@ -27,6 +27,8 @@ TERM_SECONDS = 5.0
 STOP_SECONDS = 20.0
 #: A monitor that was just at work may start the app once more.
 STOP_ROUNDS = 3
+#: What SQLite puts beside a database; there may be rows in it.
+BESIDE = ("-wal", "-shm", "-journal")
 TRIAL = "import os, sys; from gunicorn.util import import_app; import_app(sys.argv[1]); os._exit(0)"
 TAIL_LINES = 15
 
@@ -55,6 +57,8 @@ class Adoption(WayBack):
     def __init__(self, wanted: Wanted, site: Site, run: Run, host: Host | None = None) -> None:
         super().__init__(wanted, run, host)
         self.site = site
+        #: What was done about a change-over that was broken off.
+        self.healed = ""
 
     # Small steps
 
@@ -84,16 +88,11 @@ class Adoption(WayBack):
             AdoptError: something stands in the way, or copying takes longer than the site may be away.
             DatabaseError: a database is damaged.
         """
-        if self.recalled().get("status") == "switching":
-            self.put_back()
+        self.healed = self.heal()
         found = self.look()
         if found.state != "foreign":
             return found
-        if self.recalled().get("status") != "saved":
-            # A run that ended before the change-over may have put our unit in the place of the old one already.
-            shutil.rmtree(self.kept, ignore_errors=True)
-        for path in (self.kept.parent, self.kept, self.kept / "units", self.kept / "crontabs", self.kept / "databases"):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.make_room()
         for name in found.units:
             shutil.copy2(self.units / name, self.kept / "units" / name)
             if (self.units / f"{name}.d").is_dir():
@@ -173,10 +172,10 @@ class Adoption(WayBack):
             if found.state != "foreign":
                 return {}
             self.try_out()
-        except AdoptError:
+            self.remember_found(found, "switching")
+        except (AdoptError, OSError):
             self.restore_units()
             raise
-        self.remember_found(found, "switching")
         try:
             lines = self.retire(found)
             begun = time.monotonic()
@@ -250,7 +249,7 @@ class Adoption(WayBack):
         for name in self.wanted.shared:
             top = Path(directory, name)
             for path in [top, *top.rglob("*")]:
-                part = path.name.endswith(("-wal", "-shm", "-journal")) or is_database(path)
+                part = path.name.endswith(BESIDE) or is_database(path)
                 if path.is_file() and not path.is_symlink() and not part:
                     yield path
 
@@ -278,10 +277,20 @@ class Adoption(WayBack):
             raise
         for path in (*below, fresh):
             shutil.chown(path, self.site.user, self.site.user)
-        for end in ("-wal", "-shm", "-journal"):
-            # What belongs to the database that lay there before would spoil this one.
+        if is_database(target):
+            self.keep_replaced(target)
+        for end in BESIDE:
+            # What belongs to a database that lay there before would spoil this one.
             target.with_name(target.name + end).unlink(missing_ok=True)
         fresh.rename(target)
+
+    def keep_replaced(self, target: Path) -> None:
+        """Move a database out of its place: of a new release that failed, or of a site that ran here before."""
+        kept = unused(self.kept / "databases" / f"replaced%{flat(str(target))}")
+        for end in ("", *BESIDE):
+            part = target.with_name(target.name + end)
+            if part.exists():
+                shutil.move(part, kept.with_name(kept.name + end))
 
     def start(self, answered: Callable[[], bool]) -> None:
         """Start the service and wait for its answers. Raises AdoptError when there are none."""

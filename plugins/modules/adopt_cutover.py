@@ -58,6 +58,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+put_back: {description: What was done about a change-over that was broken off., type: str, returned: stage is save}
 outage_seconds: {description: From the old app's last answer to the new one's first., type: float, returned: switched}
 rows: {description: The rows of each table of each database., type: dict, returned: switched}
 """
@@ -157,7 +158,7 @@ def main() -> None:
     result: dict[str, Any]
     try:
         if given["stage"] == "save":
-            result = {"changed": adoption.save().state == "foreign"}
+            result = {"changed": adoption.save().state == "foreign", "put_back": adoption.healed}
         elif given["stage"] == "switch":
             result = switched(adoption, given["url"], given["health_seconds"])
         else:
