@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ansible.module_utils import adopt_database as database
@@ -15,6 +16,15 @@ from ansible.module_utils.adopt_wanted import AdoptError, Wanted
 #: Until the old process, put back, answers.
 BACK_SECONDS = 120.0
 POLL_SECONDS = 0.05
+
+
+@contextlib.contextmanager
+def step(what: str, told: list[str]) -> Iterator[None]:
+    """Let a step of the way back fail, whatever the reason, and add that to what the operator is told."""
+    try:
+        yield
+    except Exception as error:
+        told.append(f"{what} failed: {error}")
 
 
 class WayBack(Originals):
@@ -50,33 +60,58 @@ class WayBack(Originals):
         return result
 
     def heal(self) -> str:
-        """Put the old process back where a change-over was broken off; return what was done, or nothing."""
-        return self.put_back() if self.recalled().get("status") == "switching" else ""
+        """Put the old process back where a change-over was broken off; return what was done, or nothing.
+
+        Raises:
+            AdoptError: it does not listen again; says why.
+        """
+        if self.recalled().get("status") != "switching":
+            return ""
+        done = self.put_back()
+        if not self.host.listeners(self.wanted.port):
+            raise AdoptError(done)
+        return done
 
     def put_back(self) -> str:
-        """Make everything as it was before the change-over, from what is on disk; return what was done.
+        """Make everything as it was before the change-over, from what is on disk; return what was done and what failed.
 
-        Rows that came in through the new service are taken along.
+        Rows that came in through the new service are taken along. A step that fails keeps no other from its turn: what
+        matters most is that the old app runs again.
         """
         plan = self.recalled()
-        done = []
-        self.run(("systemctl", "disable", "--now", self.socket, self.service))
-        if plan.get("started"):
-            done += [self.bring_back(Path(place), Path(path)) for path, place in plan["databases"].items()]
-            # Never once more: from here on the old app writes again.
-            self.remember(started=False)
-        self.restore_units()
-        if plan["unit"]:
-            self.run(("systemctl", "start", plan["unit"]))
-        elif not self.host.listeners(self.wanted.port):
-            start_again(remembered(plan["leader"]))
-        self.restore_lines(self.wanted.name)
-        back = self.until(lambda: self.host.listeners(self.wanted.port), BACK_SECONDS)
-        self.remember(status="put back")
+        done: list[str] = []
+        with step("stopping the new service", done):
+            self.systemctl("disable", "--now", self.socket, self.service)
+        if plan.get("started") and self.host.listeners(self.wanted.port):
+            # What was taken along could not be written down, and the old app has its own rows since.
+            done.append(f"port {self.wanted.port} is in use: no rows were taken along from {self.wanted.data_dir}")
+        elif plan.get("started"):
+            for path, place in plan["databases"].items():
+                with step(f"taking rows along from {place}", done):
+                    done.append(self.bring_back(Path(place), Path(path)))
+            with step("writing down that rows were taken along", done):
+                # Never once more: from here on the old app writes again.
+                self.remember(started=False)
+        with step("putting unit files back", done):
+            self.restore_units()
+        seconds = 0.0
+        with step("starting the old app", done):
+            if plan["unit"]:
+                self.systemctl("start", plan["unit"])
+            elif not self.host.listeners(self.wanted.port):
+                start_again(remembered(plan["leader"]))
+            seconds = BACK_SECONDS
+        with step("bringing lines of cron back", done):
+            self.restore_lines(self.wanted.name)
+        back = self.until(lambda: self.host.listeners(self.wanted.port), seconds)
+        with step("writing down that the old app is back", done):
+            self.remember(status="put back")
         what = plan["unit"] or " ".join(plan["leader"]["argv"][:3])
-        done.append(
-            f"the old app was put back as it was: {what}" if back else f"the old app does NOT listen again: {what}"
-        )
+        if back:
+            done.append(f"the old app was put back as it was: {what}")
+        else:
+            by_hand = f"start it by hand, as {self.kept}/plan.json says, and run this again"
+            done.append(f"the old app does NOT listen again; {by_hand}: {what}")
         return "\n".join(line for line in done if line)
 
     def bring_back(self, place: Path, path: Path) -> str:

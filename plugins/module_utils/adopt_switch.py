@@ -67,8 +67,12 @@ class Adoption(WayBack):
         return self.show(unit, "ActiveState") in ("inactive", "failed")
 
     def journal(self) -> str:
-        """Return the last lines of the new service, for error messages."""
-        return self.run(("journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(TAIL_LINES), "-u", self.service))[1]
+        """Return the last lines of the new service, for error messages; nothing where they cannot be read."""
+        with contextlib.suppress(OSError):
+            return self.run(("journalctl", "--no-pager", "-q", "-o", "cat", "-n", str(TAIL_LINES), "-u", self.service))[
+                1
+            ]
+        return ""
 
     def look(self) -> Found:
         """Look at the host anew. Raises AdoptError with everything that stands in the way."""
@@ -85,7 +89,8 @@ class Adoption(WayBack):
         """Keep the originals and copy the databases while the app goes on.
 
         Raises:
-            AdoptError: something stands in the way, or copying takes longer than the site may be away.
+            AdoptError: something stands in the way, or copying takes longer than the site may be away; or a change-over
+                was broken off, and its old process cannot be put back.
             DatabaseError: a database is damaged.
         """
         self.healed = self.heal()

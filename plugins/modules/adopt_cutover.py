@@ -13,12 +13,13 @@ description:
 options:
   stage:
     description:
+      - C(put_back) puts the old process back where a change-over was broken off, before anything that takes long.
       - C(save) keeps the originals and copies the databases while the app goes on.
       - C(switch) stops the old app, copies the databases once more and starts the service; or puts the old app back.
       - C(release_tunnel) ends the ngrok agents that were started by hand, C(restore_tunnel) starts them again.
     type: str
     required: true
-    choices: [save, switch, release_tunnel, restore_tunnel]
+    choices: [put_back, save, switch, release_tunnel, restore_tunnel]
   name: {description: C(app_name)., type: str, required: true}
   port: {description: C(app_port)., type: int, required: true}
   root: {description: C(app_root)., type: path, required: true}
@@ -58,7 +59,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-put_back: {description: What was done about a change-over that was broken off., type: str, returned: stage is save}
+put_back: {description: What was done about a change-over that was broken off., type: str, returned: put_back and save}
 outage_seconds: {description: From the old app's last answer to the new one's first., type: float, returned: switched}
 rows: {description: The rows of each table of each database., type: dict, returned: switched}
 """
@@ -139,7 +140,7 @@ def main() -> None:
         "stage": {
             "type": "str",
             "required": True,
-            "choices": ["save", "switch", "release_tunnel", "restore_tunnel"],
+            "choices": ["put_back", "save", "switch", "release_tunnel", "restore_tunnel"],
         },
         "user": {"type": "str", "required": True},
         "app_module": {"type": "str", "required": True},
@@ -154,10 +155,14 @@ def main() -> None:
         given["user"], given["app_module"], given["config_dir"], given["health_seconds"], given["outage_seconds"]
     )
     wanted = Wanted(**{name: given[name] for name in OPTIONS})
-    adoption = Adoption(wanted, site, lambda words: module.run_command(list(words)))
+    # What cannot be run raises OSError: run_command would end the module, half-way through a change-over.
+    adoption = Adoption(wanted, site, lambda words: module.run_command(list(words), handle_exceptions=False))
     result: dict[str, Any]
     try:
-        if given["stage"] == "save":
+        if given["stage"] == "put_back":
+            done = adoption.heal()
+            result = {"changed": bool(done), "put_back": done}
+        elif given["stage"] == "save":
             result = {"changed": adoption.save().state == "foreign", "put_back": adoption.healed}
         elif given["stage"] == "switch":
             result = switched(adoption, given["url"], given["health_seconds"])

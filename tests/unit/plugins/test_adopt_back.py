@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
+from ansible.module_utils import adopt_back
+from ansible.module_utils import adopt_database as database
+from ansible.module_utils.adopt_database import DatabaseError
 from ansible.module_utils.adopt_wanted import AdoptError
 
 from tests.unit.plugins.adopt_machine import ask, votes
@@ -82,3 +85,64 @@ def test_next_run_says_what_became_of_the_broken_off_one(machine):
     assert f"what it wrote is in {fresh.kept}/databases/new%site.db" in fresh.healed
     assert "the old app was put back as it was" in fresh.healed
     assert machine.adoption().heal() == "", "once is enough"
+
+
+def test_way_back_without_room_for_a_copy_still_ends_with_the_old_app_and_its_lines(machine, monkeypatch):
+    table, copy = machine.table.read_bytes(), database.copy
+
+    def full(source, target):
+        if target.name.startswith("new%"):
+            raise DatabaseError(f"{source} cannot be copied to {target}: database or disk is full")
+        copy(source, target)
+
+    monkeypatch.setattr(database, "copy", full)
+    adoption, said = fail_after(machine, CHANGES_TABLES)
+    assert "site.service gives no good answer" in said, "what came first is the cause"
+    assert "disk is full" in said
+    assert f"what the new release wrote is still in {machine.data}/site.db" in said
+    assert "/told-by-the-new-one" in votes(machine.data / "site.db")
+    assert machine.table.read_bytes() == table
+    assert adoption.recalled()["status"] == "put back"
+
+
+@pytest.mark.parametrize("broken", ["bring_back", "restore_units", "remember"])
+def test_step_of_the_way_back_that_fails_keeps_no_other_from_its_turn(machine, monkeypatch, broken):
+    table = machine.table.read_bytes()
+    adoption = machine.adoption(seconds=2)
+    adoption.save()
+    never_well = machine.never_well()
+
+    def fails(*_words, **_what):
+        raise OSError("no space left")
+
+    def answered():
+        monkeypatch.setattr(adoption, broken, fails)
+        return never_well()
+
+    with pytest.raises(AdoptError) as failed:
+        adoption.switch(answered)
+    assert "site.service gives no good answer" in str(failed.value)
+    assert "failed: no space left" in str(failed.value)
+    machine.wait(lambda: ask(machine.port, "/after") == "old")
+    assert machine.table.read_bytes() == table
+    machine.adoption().heal()
+    assert "/after" in votes(machine.app / "site.db"), "the next way back takes no row of the old app away"
+
+
+def test_old_app_that_cannot_be_started_is_told_with_what_to_do_and_its_lines_return(machine, monkeypatch):
+    table = machine.table.read_bytes()
+
+    def fails(_process):
+        raise FileNotFoundError("python3")
+
+    monkeypatch.setattr(adopt_back, "start_again", fails)
+    adoption = machine.adoption(seconds=2)
+    adoption.save()
+    with pytest.raises(AdoptError, match="gives no good answer") as failed:
+        adoption.switch(machine.never_well())
+    assert "starting the old app failed: python3" in str(failed.value)
+    assert f"does NOT listen again; start it by hand, as {adoption.kept}/plan.json says" in str(failed.value)
+    assert machine.table.read_bytes() == table
+    adoption.remember(status="switching")
+    with pytest.raises(AdoptError, match="does NOT listen again"):
+        machine.adoption().heal()

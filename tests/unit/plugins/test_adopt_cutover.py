@@ -77,6 +77,14 @@ def test_documentation_has_every_option(name):
     }
 
 
+def every_task(tasks):
+    """Yield tasks, those in blocks as well."""
+    for task in tasks:
+        yield task
+        for part in ("block", "rescue"):
+            yield from every_task(task.get(part, []))
+
+
 def test_the_host_is_looked_at_and_the_question_asked_before_anything_else():
     plays = [play for play in yaml.safe_load((REPOSITORY / "playbooks/adopt.yml").read_text()) if "hosts" in play]
     assert "adopt_survey" in plays[0]["tasks"][0]
@@ -88,3 +96,13 @@ def test_the_host_is_looked_at_and_the_question_asked_before_anything_else():
     ]
     assert order.index("save") < order.index("install.yml") < order.index("switch") < order.index("run.yml")
     assert "stage" in DOCUMENTATION
+
+
+def test_broken_off_change_over_is_put_back_before_anything_that_takes_long():
+    plays = [play for play in yaml.safe_load((REPOSITORY / "playbooks/adopt.yml").read_text()) if "hosts" in play]
+    acts = [task for task in plays[1]["tasks"] if "ansible.builtin.meta" not in task]
+    assert acts[0]["adopt_cutover"]["stage"] == "put_back"
+    assert acts[0]["when"] == "__adopt_found.state == 'unfinished'"
+    choices = yaml.safe_load(DOCUMENTATION)["options"]["stage"]["choices"]
+    used = [task["adopt_cutover"]["stage"] for task in every_task(plays[1]["tasks"]) if "adopt_cutover" in task]
+    assert used == choices
