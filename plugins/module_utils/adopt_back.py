@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ansible.module_utils import adopt_database as database
-from ansible.module_utils.adopt_host import Host
-from ansible.module_utils.adopt_originals import Originals, Run, flat, remembered, start_again, unused
+from ansible.module_utils.adopt_host import Host, Run
+from ansible.module_utils.adopt_originals import Originals, flat, remembered, start_again, unused
 from ansible.module_utils.adopt_plan import KEPT
 from ansible.module_utils.adopt_wanted import AdoptError, Wanted
 
@@ -37,7 +37,7 @@ class WayBack(Originals):
     """
 
     def __init__(self, wanted: Wanted, run: Run, host: Host | None = None) -> None:
-        self.wanted, self.host = wanted, host or Host()
+        self.wanted, self.host = wanted, host or Host(run=run)
         super().__init__(self.host.root / KEPT / wanted.name / "adopt", run, self.host.root)
         self.service, self.socket = f"{wanted.name}.service", f"{wanted.name}.socket"
 

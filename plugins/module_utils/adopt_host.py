@@ -9,7 +9,7 @@ import os
 import pwd
 import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,8 @@ SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish"})
 CONTAINERS = re.compile(r"docker|containerd|libpod|kubepods|/lxc|machine\.slice")
 OWN_SIGNALS = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
 _LISTEN = "0A"
+
+Run = Callable[[Sequence[str]], tuple[int, str, str]]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Process:
     @property
     def unit(self) -> str:
         """The system's service that runs it; empty for what was started by hand or by cron."""
-        match = re.fullmatch(r"/system\.slice/(?:.*/)?([^/]+\.service)", self.cgroup)
+        match = re.fullmatch(r"/system\.slice/(?:[^/]+\.slice/)*([^/]+\.service)(?:/.*)?", self.cgroup)
         return match[1] if match and match[1] not in ("cron.service", "ssh.service") else ""
 
     @property
@@ -99,10 +101,11 @@ class Host:
 
     Args:
         root: where /proc is.
+        run: runs a command; returns status, output and error output. Without it systemd is not asked.
     """
 
-    def __init__(self, root: Path = Path("/")) -> None:
-        self.root = root
+    def __init__(self, root: Path = Path("/"), run: Run | None = None) -> None:
+        self.root, self.run = root, run
         self.proc = root / "proc"
 
     def pids(self) -> list[int]:
@@ -148,6 +151,11 @@ class Host:
         for handle in handles:
             if target := _link(handle):
                 yield target
+
+    def main_pid(self, unit: str) -> int | None:
+        """Return the process that systemd watches for a service, 0 where there is none; None when it does not say."""
+        status, out, _ = self.run(("systemctl", "show", unit, "-p", "MainPID", "--value")) if self.run else (1, "", "")
+        return int(out) if status == 0 and out.strip().isdigit() else None
 
     def listeners(self, port: int) -> list[int]:
         """Return the processes that listen on a TCP port."""

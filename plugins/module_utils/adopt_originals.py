@@ -10,15 +10,13 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.adopt_cron import restored, retired
-from ansible.module_utils.adopt_host import Process
+from ansible.module_utils.adopt_host import Process, Run
 from ansible.module_utils.adopt_plan import command_of, crontab
-
-Run = Callable[[Sequence[str]], tuple[int, str, str]]
 
 
 def write(path: Path, content: bytes, like: Path | None = None) -> None:

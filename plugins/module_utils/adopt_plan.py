@@ -23,6 +23,7 @@ from ansible.module_utils.adopt_host import (
     is_inside,
 )
 from ansible.module_utils.adopt_places import place_of, place_problems
+from ansible.module_utils.adopt_units import is_transient, is_watched, neighbours_of, unit_files
 from ansible.module_utils.adopt_wanted import Wanted
 
 #: Where the originals are kept, from the root; below it NAME/adopt.
@@ -43,7 +44,10 @@ class Found:
         state: ``nothing`` listens, ``adopted`` already, ``foreign``, or ``unfinished``: an adoption was broken off.
         members: the processes of the app, the eldest first.
         directory: where the app lives.
-        unit: the service that runs it, or empty.
+        unit: the service that runs it and nothing else, or empty.
+        shared_unit: the service that runs it with others, or only left it behind; or empty.
+        neighbours: those others.
+        transient: whether its service is gone once it is stopped.
         units: unit files that somebody installed for it, running or not.
         databases: each database and where it goes; empty where the settings do not say.
         strangers: processes of others that have a database open.
@@ -56,6 +60,9 @@ class Found:
     members: tuple[Process, ...] = ()
     directory: str = ""
     unit: str = ""
+    shared_unit: str = ""
+    neighbours: tuple[Process, ...] = ()
+    transient: bool = False
     units: tuple[str, ...] = ()
     databases: Mapping[str, str] = field(default_factory=dict)
     strangers: tuple[Process, ...] = ()
@@ -88,17 +95,6 @@ def status_of(root: Path, name: str) -> str:
         return str(json.loads(text)["status"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-def unit_files(root: Path, directory: str, name: str, own: str = "/usr/local/lib/sitekeeper/") -> list[str]:
-    """Return the services in /etc/systemd/system that somebody made for the app: of its name, or with its directory."""
-    found = []
-    for path in sorted((root / "etc/systemd/system").glob("*.service")):
-        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        mine = path.stem == name or re.search(re.escape(directory) + r"(?![\w.-])", text)
-        if mine and text and own not in text:
-            found.append(path.name)
-    return found
 
 
 def agents_of(processes: Mapping[int, Process], port: int) -> tuple[Process, ...]:
@@ -134,7 +130,9 @@ def survey(host: Host, wanted: Wanted, midway: bool = False) -> Found:
     families = {family(pid, processes)[0]: family(pid, processes) for pid in hands}
     members = tuple(processes[pid] for pid in next(iter(families.values())))
     one = processes[hands[0]]
-    directory, unit = app_directory(one), one.unit
+    directory = app_directory(one)
+    neighbours = neighbours_of(one.unit, members, processes)
+    unit = one.unit if not neighbours and is_watched(host, one.unit, members) else ""
     app = App(directory, one.argv, wanted.port, home_of(one.uid), unit or f"{wanted.name}.service")
     places = {path: place_of(path, directory, wanted) for path in databases(host, members, directory)}
     pids = {member.pid for member in members}
@@ -145,12 +143,15 @@ def survey(host: Host, wanted: Wanted, midway: bool = False) -> Found:
         members,
         directory,
         unit,
-        tuple(unit_files(host.root, directory, wanted.name)),
-        {path: place for path, place in places.items() if place is not None},
-        tuple(processes[pid] for pid, files in opened.items() if files & set(places)),
-        tuple(lines),
-        agents_of(processes, wanted.port),
-        len(families),
+        shared_unit="" if unit else one.unit,
+        neighbours=neighbours,
+        transient=is_transient(host.root, unit),
+        units=tuple(unit_files(host.root, wanted.name, directory, members)),
+        databases={path: place for path, place in places.items() if place is not None},
+        strangers=tuple(processes[pid] for pid, files in opened.items() if files & set(places)),
+        lines=tuple(lines),
+        agents=agents_of(processes, wanted.port),
+        families=len(families),
     )
 
 
@@ -181,13 +182,24 @@ def problems_of(found: Found, wanted: Wanted) -> list[str]:
             f"{last.user_unit} of {last.user}'s own systemd runs it and would start it again: disable it with "
             "systemctl --user and start the app by hand",
         ),
+        (
+            found.shared_unit,
+            f"process {last.pid} ({last.shown}) runs below {found.shared_unit} with others "
+            f"({', '.join(one.shown for one in found.neighbours) or 'its main process is another'}), which may not be "
+            "stopped: take it out of there, start it by hand (nohup), and run this again",
+        ),
+        (
+            found.transient,
+            f"{found.unit} was made by systemd-run and is gone once it is stopped, so it could not be put back: start "
+            "the app by hand (nohup), and run this again",
+        ),
         (found.families > 1, f"{found.families} unrelated processes listen on port {port}: stop all but one"),
         (
             not any(SERVERS.fullmatch(Path(one.program).name) for one in found.members),
             f"process {last.pid} ({last.shown}) is no Python program, so no WSGI app: correct app_port",
         ),
         (
-            not found.unit and not command_of(found.leader),
+            not found.unit and not found.shared_unit and not command_of(found.leader),
             f"{found.leader.argv[0]!r} is no command, so the old process could not be put back: start it by its path",
         ),
         (wanted.front, "front is haproxy: adopt with front: none, and switch it on afterwards (playbooks/deploy.yml)"),
@@ -222,9 +234,13 @@ def rows_of(found: Found, wanted: Wanted) -> list[tuple[str, str]]:
     leader = found.leader
     python = next((member for member in found.members if SERVERS.fullmatch(Path(member.program).name)), leader)
     venv = virtual_environment(python)
+    by = found.unit or found.shared_unit or "hand"
     numbers = ", ".join(str(member.pid) for member in found.members)
     rows = [
-        ("process", f"{leader.shown} (pid {numbers}) of user {leader.user}, started by {found.unit or 'hand'}"),
+        (
+            "process",
+            f"{leader.shown} (pid {numbers}) of user {leader.user}, started by {by}",
+        ),
         ("directory", found.directory),
         ("interpreter", f"{python.program}, " + (f"virtual environment {venv}" if venv else "no virtual environment")),
         ("environment", ", ".join(unplaced_environment(found, wanted)) or "nothing that the settings do not have"),
@@ -243,15 +259,11 @@ def rows_of(found: Found, wanted: Wanted) -> list[tuple[str, str]]:
         ("database", f"also opened by {one.shown} (pid {one.pid}), which stays and keeps the old file")
         for one in found.strangers
     ]
-    rows += [
-        (
-            "unit",
-            f"{name}: "
-            + ("replaced" if name == f"{wanted.name}.service" else "stopped and disabled")
-            + ", a copy is kept",
-        )
-        for name in found.units
-    ]
+    if found.unit and found.unit not in found.units:
+        rows.append(("unit", f"{found.unit}: runs the app; stopped and disabled"))
+    for name in found.units:
+        fate = "stopped and disabled" if name == found.unit else "disabled"
+        rows.append(("unit", f"{name}: {'replaced' if name == f'{wanted.name}.service' else fate}, a copy is kept"))
     for line in found.lines:
         goes = line in found.to_retire(wanted.tunnel)
         rows.append(("cron, retired" if goes else "cron, stays", f"{line.path}: {line.text.strip()}"))

@@ -16,8 +16,8 @@ from typing import Any
 from ansible.module_utils import adopt_database as database
 from ansible.module_utils.adopt_back import POLL_SECONDS, WayBack
 from ansible.module_utils.adopt_cron import Line
-from ansible.module_utils.adopt_host import Host, Process, is_database
-from ansible.module_utils.adopt_originals import Run, flat, remembered, start_again, unused
+from ansible.module_utils.adopt_host import Host, Process, Run, is_database
+from ansible.module_utils.adopt_originals import flat, remembered, start_again, unused
 from ansible.module_utils.adopt_plan import Found, agents_of, crontab, problems_of, survey, text_of
 from ansible.module_utils.adopt_wanted import AdoptError, Wanted
 

@@ -54,7 +54,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=OPTIONS, supports_check_mode=True)
     wanted = Wanted(**module.params)
-    found = survey(Host(), wanted)
+    found = survey(Host(run=lambda words: module.run_command(list(words))), wanted)
     module.exit_json(changed=False, state=found.state, problems=problems_of(found, wanted), plan=text_of(found, wanted))
 
 
