@@ -23,7 +23,7 @@ from ansible.module_utils.adopt_host import (
     is_inside,
 )
 from ansible.module_utils.adopt_places import place_of, place_problems
-from ansible.module_utils.adopt_units import is_transient, is_watched, neighbours_of, unit_files
+from ansible.module_utils.adopt_units import belongs_to_site, is_transient, is_watched, neighbours_of, unit_files
 from ansible.module_utils.adopt_wanted import Wanted
 
 #: Where the originals are kept, from the root; below it NAME/adopt.
@@ -122,9 +122,8 @@ def survey(host: Host, wanted: Wanted, midway: bool = False) -> Found:
     unfinished = not midway and status_of(host.root, wanted.name) == "switching"
     listeners = host.listeners(wanted.port)
     processes = host.processes()
-    hands = [
-        pid for pid in listeners if pid in processes and pid != 1 and not is_inside(processes[pid].cwd, wanted.root)
-    ]
+    found = (processes[pid] for pid in listeners if pid in processes)
+    hands = [one.pid for one in found if not belongs_to_site(one, wanted.name, wanted.root, host.root)]
     if unfinished or not hands:
         return Found("unfinished" if unfinished else "adopted" if listeners else "nothing")
     families = {family(pid, processes)[0]: family(pid, processes) for pid in hands}
@@ -166,6 +165,11 @@ def unplaced_environment(found: Found, wanted: Wanted) -> list[str]:
     return sorted(names - set(wanted.environment))
 
 
+def overlap(one: str, other: str) -> bool:
+    """Tell whether one directory is the other or lies in it; everything lies in /, which is no app's."""
+    return "/" not in (one, other) and (is_inside(one, other) or is_inside(other, one))
+
+
 def problems_of(found: Found, wanted: Wanted) -> list[str]:
     """Return everything that stands in the way, each with what to do."""
     port = wanted.port
@@ -176,6 +180,7 @@ def problems_of(found: Found, wanted: Wanted) -> list[str]:
     last = found.members[-1]
     if any(one.in_container or CONTAINERS.search(one.cgroup) for one in found.members):
         return [f"process {last.pid} ({last.shown}) runs in a container: stop that, then use site.yml"]
+    site = next((top for top in (wanted.root, wanted.data_dir) if overlap(top, found.directory)), "")
     faults = (
         (
             last.user_unit,
@@ -203,6 +208,11 @@ def problems_of(found: Found, wanted: Wanted) -> list[str]:
             f"{found.leader.argv[0]!r} is no command, so the old process could not be put back: start it by its path",
         ),
         (wanted.front, "front is haproxy: adopt with front: none, and switch it on afterwards (playbooks/deploy.yml)"),
+        (
+            site,
+            f"the app lives in {found.directory}, and the new site will in {site}: stop it, move its directory out of "
+            "there, start it at its new place and correct app_source",
+        ),
         (found.directory in ("", "/"), "its directory cannot be told: start it in its directory"),
         (
             wanted.source_type == "host_path" and found.directory != wanted.source.rstrip("/"),

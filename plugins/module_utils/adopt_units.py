@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ansible.module_utils.adopt_host import Host, Process
+from ansible.module_utils.adopt_host import Host, Process, is_inside
 
 #: What is in our own units, and in nobody else's.
 OWN = "/usr/local/lib/sitekeeper/"
@@ -69,12 +69,36 @@ def starts_app(text: str, directory: str, scripts: set[str]) -> bool:
     return here and serves and not any(_SCRIPT.search(word) for word in words)
 
 
+def is_somebodys(path: Path) -> bool:
+    """Tell whether a unit file was written by somebody, and not by us."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return bool(text) and OWN not in text
+
+
 def unit_files(root: Path, name: str, directory: str, members: Sequence[Process]) -> list[str]:
     """Return the services in /etc/systemd/system that somebody made for an app: of its name, or that start it."""
-    found = []
-    for path in sorted((root / "etc/systemd/system").glob("*.service")):
-        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-        mine = path.stem == name or starts_app(text, directory, scripts_of(members))
-        if mine and text and OWN not in text:
+    found, scripts = [], scripts_of(members)
+    for path in filter(is_somebodys, sorted((root / "etc/systemd/system").glob("*.service"))):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if path.stem == name or starts_app(text, directory, scripts):
             found.append(path.name)
     return found
+
+
+def belongs_to_site(process: Process, name: str, site_root: str, root: Path) -> bool:
+    """Tell whether what listens is the site that we run, and no old process that lies in its way.
+
+    That is systemd itself, which holds the socket, the front, and what our own unit runs from our releases. Somebody
+    may have had a unit of that name before, which runs on when ours has taken its file's place.
+
+    Args:
+        process: what listens.
+        name: the app's.
+        site_root: ``app_root``.
+        root: where /etc is.
+    """
+    if process.pid == 1 or process.unit == f"{name}-front.service":
+        return True
+    unit = f"{name}.service"
+    ours = process.unit == unit and not is_somebodys(root / "etc/systemd/system" / unit)
+    return ours and is_inside(process.cwd, site_root)

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,19 @@ def votes(path: Path) -> set[str]:
     """Return who has voted, by a database."""
     with closing(sqlite3.connect(path)) as opened:
         return {row[0] for row in opened.execute("SELECT voter FROM votes")}
+
+
+class MachineHost(Host):
+    """What runs on it, with the new service below a unit of its own."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine.root)
+        self.machine = machine
+
+    def process(self, pid: int) -> Process | None:
+        """Read one process."""
+        one, service = super().process(pid), self.machine.service
+        return replace(one, cgroup="/system.slice/site.service") if one and service and service.pid == pid else one
 
 
 class Machine:
@@ -86,6 +100,10 @@ class Machine:
             )  # fmt: skip
         self.wait(lambda: ask(self.port, "/first") == "old")
 
+    def install(self) -> None:
+        """Put the new site's unit in the place of the one that somebody made."""
+        self.unit.write_text("[Service]\n# ours, /usr/local/lib/sitekeeper/\n")
+
     @staticmethod
     def wait(true: Callable[[], object], seconds: float = 20) -> None:
         """Ask until it is true; fail when it takes too long."""
@@ -118,7 +136,7 @@ class Machine:
         wanted = Wanted(
             "site", self.port, str(self.root / "srv"), str(self.data), source=str(self.app), shared=["site.db", "files"]
         )
-        return Adoption(wanted, Site(user, "app:app", "/etc/site", seconds, outage), self.run, Host(self.root))
+        return Adoption(wanted, Site(user, "app:app", "/etc/site", seconds, outage), self.run, MachineHost(self))
 
     def answered(self) -> bool:
         """Tell whether the new site answers."""

@@ -21,6 +21,7 @@ def test_change_over_keeps_all_rows_and_retires_the_line(machine):
     (machine.app / "files/photo.jpg").write_text("photo")
     adoption = machine.adoption()
     assert adoption.save().state == "foreign"
+    machine.install()
     assert ask(machine.port, "/while-it-is-built") == "old"
     done = adoption.switch(machine.answered)
     assert ask(machine.port) == "new"
@@ -45,7 +46,7 @@ def test_what_does_not_answer_gives_the_old_one_back_with_its_rows(machine, faul
     before, table = old_process(machine), machine.table.read_bytes()
     adoption = machine.adoption(seconds=2)
     adoption.save()
-    machine.unit.write_text("[Service]\n# ours, /usr/local/lib/sitekeeper/\n")
+    machine.install()
     machine.crashes = "3" if fault == "crashes" else "0"
 
     with pytest.raises(AdoptError, match="the old app was put back as it was") as failed:
@@ -71,7 +72,7 @@ def test_new_release_that_does_not_load_stops_nothing(machine):
     before = Host().listeners(machine.port)
     adoption = machine.adoption()
     adoption.save()
-    machine.unit.write_text("[Service]\n# ours, /usr/local/lib/sitekeeper/\n")
+    machine.install()
     machine.trial = 1
     with pytest.raises(AdoptError, match="nothing was stopped:\nModuleNotFoundError: nowhere"):
         adoption.switch(machine.answered)
@@ -121,7 +122,7 @@ def test_broken_off_change_over_is_healed_by_the_next_run(machine):
 
 def test_originals_of_a_run_that_ended_early_are_not_overwritten(machine):
     machine.adoption().save()
-    machine.unit.write_text("[Service]\n# ours, /usr/local/lib/sitekeeper/\n")
+    machine.install()
     adoption = machine.adoption()
     adoption.save()
     assert (adoption.kept / "units/site.service").read_text() == "[Service]\n# somebody's\n"

@@ -94,3 +94,36 @@ def test_neighbours_of_an_app_in_a_home_directory_keep_their_services(tree, want
     found = survey(Host(tree.root), replace(wanted, source="/home/ubuntu"))
     assert found.units == ("site.service",)
     assert "site.service: disabled, a copy is kept" in text_of(found, wanted)
+
+
+OURS = "[Service]\nExecStartPre=+/usr/local/lib/sitekeeper/before-start.sh\n"
+
+
+@pytest.mark.parametrize(
+    ("unit", "cwd", "file", "state"),
+    [
+        ("", "/srv/currents", OURS, "foreign"),
+        ("", "/srv/currents/releases/code-1/code", OURS, "foreign"),
+        ("currents.service", "/srv/currents/releases/code-1/code", OURS, "adopted"),
+        ("currents.service", "/srv/currents", "[Service]\nWorkingDirectory=/srv/currents\n", "foreign"),
+        ("currents.service", APP, OURS, "foreign"),
+        ("other.service", "/srv/currents", OURS, "foreign"),
+        ("currents-front.service", "/", OURS, "adopted"),
+    ],
+)
+def test_only_what_our_own_services_run_is_adopted_already(tree, wanted, unit, cwd, file, state):
+    group = f"/system.slice/{unit}" if unit else "/user.slice/user-1000.slice/session-3.scope"
+    tree.process(10, 1, ["python3", "app.py"], cwd=cwd, cgroup=group)
+    tree.listen(10)
+    tree.file("etc/systemd/system/currents.service", file)
+    assert survey(Host(tree.root), wanted).state == state
+
+
+@pytest.mark.parametrize("directory", ["/srv/currents", "/srv/currents/app", "/srv", "/var/lib/currents/app"])
+def test_app_that_lives_where_the_new_site_will_is_refused(tree, wanted, directory):
+    tree.process(10, 1, ["python3", "app.py"], cwd=directory, environ={"PATH": "/usr/bin:/bin"})
+    tree.listen(10)
+    wanted = replace(wanted, source=directory)
+    (problem,) = problems_of(survey(Host(tree.root), wanted), wanted)
+    assert problem.startswith(f"the app lives in {directory}, and the new site will in /")
+    assert "move its directory" in problem
