@@ -42,6 +42,9 @@ def test_what_the_role_writes_is_what_the_program_reads(tmp_path):
     settings = load(path)
     assert settings.trial_growth_bytes == 2 * 1024**2
     assert settings.inputs[0] == Path("/etc/systemd/system/currents.service")
+    assert settings.inputs[1] == Path("/etc/systemd/system/currents.socket")
+    record = value_of("service", "__service_socket_record", wired=True, app_name="currents")
+    assert str(settings.socket_record) == record
     assert (settings.unit, settings.user, settings.keep) == ("currents.service", "currents", 5)
     assert settings.operations == "/run/currents/operations.sock"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -119,3 +120,54 @@ def test_only_snapshots_of_releases_that_are_there_stay(settings, releases, buil
     kept = {path.name for path in snapshot.directory(settings).iterdir()}
     assert kept <= {one.name for one in releases.all()}
     assert "r5" in kept
+
+
+@pytest.fixture
+def socket(settings, tmp_path):
+    """The socket unit, which is open as it stands on the disk."""
+    path = tmp_path / "etc/currents.socket"
+    path.write_text("ListenStream=5555\n")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    settings.socket_record.write_text(f"{digest}  {path}\n")
+    return path
+
+
+@pytest.fixture
+def with_socket(settings, socket):
+    return replace(settings, inputs=(*settings.inputs, socket))
+
+
+def test_a_refused_deploy_puts_the_port_back_and_systemd_reads_it_again(systemd, socket, with_socket):
+    snapshot.take(with_socket, "one")
+    socket.write_text("ListenStream=6666\n")
+    assert snapshot.put_back(with_socket, "one")
+    assert socket.read_text() == "ListenStream=5555\n"
+    assert systemd.asked == ["systemctl daemon-reload"]
+
+
+def test_a_port_that_is_open_already_stays_when_the_watch_takes_its_release_back(systemd, socket, with_socket):
+    """The front may have the old one by now: after a reboot both would want it."""
+    snapshot.take(with_socket, "one")
+    socket.write_text("ListenStream=6666\n")
+    digest = hashlib.sha256(socket.read_bytes()).hexdigest()
+    with_socket.socket_record.write_text(f"{digest}  {socket}\n")
+    with_socket.inputs[0].write_text("A=2\n")
+    assert snapshot.put_back(with_socket, "one")
+    assert (with_socket.inputs[0].read_text(), socket.read_text()) == ("A=1\n", "ListenStream=6666\n")
+
+
+def test_without_a_word_of_the_open_port_its_file_stays(socket, with_socket):
+    snapshot.take(with_socket, "one")
+    with_socket.socket_record.unlink()
+    socket.write_text("ListenStream=6666\n")
+    assert not snapshot.put_back(with_socket, "one")
+
+
+def test_what_an_older_version_did_not_keep_is_not_deleted(settings, socket, with_socket, tmp_path):
+    """Its snapshots know nothing of the socket, nor of a directory that came later."""
+    snapshot.take(settings, "one")
+    code = tmp_path / "etc/later"
+    code.mkdir()
+    (code / "guard.py").write_text("one")
+    assert not snapshot.put_back(replace(with_socket, inputs=(*with_socket.inputs, code)), "one")
+    assert (socket.exists(), (code / "guard.py").exists()) == (True, True)

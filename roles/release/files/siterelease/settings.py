@@ -43,6 +43,11 @@ class Settings:
         return f"{self.name}.service"
 
     @property
+    def socket_record(self) -> Path:
+        """What the port was opened with: the socket unit writes its own checksum there."""
+        return self.run / "sitekeeper" / f"{self.name}.socket"
+
+    @property
     def trial_unit(self) -> str:
         """The service in which a release is proven: the same sandbox and limits, a private socket."""
         return f"{self.name}-trial.service"

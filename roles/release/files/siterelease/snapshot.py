@@ -1,4 +1,4 @@
-"""Keeps what each release went live with besides its code: environment, Gunicorn's settings, the service unit.
+"""Keeps what each release went live with besides its code: environment, Gunicorn's settings, the units.
 
 A deploy writes its settings before it is proven. When it is refused they must not stay on the disk: the running release
 would start with them after its next crash or reboot.
@@ -6,6 +6,7 @@ would start with them after its next crash or reboot.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -33,6 +34,10 @@ def take(settings: Settings, name: str) -> None:
     beside, old = top / f".{name}.new", top / f".{name}.old"
     for left in (beside, old):
         shutil.rmtree(left, ignore_errors=True)
+    for given in settings.inputs:
+        if given.is_dir():
+            # Also an empty one: what is in it later was not there now.
+            below(beside, given).mkdir(mode=0o700, parents=True)
     for path in files(settings.inputs):
         copy(path, below(beside, path))
     if (top / name).exists():
@@ -53,14 +58,30 @@ def put_back(settings: Settings, name: str) -> bool:
     kept = directory(settings) / name
     inside = [Path("/") / path.relative_to(kept) for path in sorted(kept.rglob("*")) if path.is_file()]
     wrong = [path for path in inside if not path.is_file() or path.read_bytes() != below(kept, path).read_bytes()]
-    surplus = [path for path in files(settings.inputs) if path not in inside]
+    wrong = [path for path in wrong if path.suffix != ".socket" or is_open(settings, below(kept, path))]
+    # Of directories that were kept only: an older version of this program knew fewer inputs.
+    known = [given for given in settings.inputs if below(kept, given).is_dir()]
+    surplus = [path for path in files(known) if path not in inside]
     for path in wrong:
         copy(below(kept, path), path)
     for path in surplus:
         path.unlink()
-    if any(path.suffix == ".service" for path in (*wrong, *surplus)):
+    if any(path.suffix in (".service", ".socket") for path in (*wrong, *surplus)):
         host.systemctl("daemon-reload", seconds=120)
     return bool(wrong or surplus)
+
+
+def is_open(settings: Settings, unit: Path) -> bool:
+    """Tell whether the port is still open as a socket unit says.
+
+    One that was opened anew since belongs to all that was set up with it, such as a front that has the old port by now:
+    after a reboot both would want that.
+    """
+    try:
+        record = settings.socket_record.read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return record.split(maxsplit=1)[:1] == [hashlib.sha256(unit.read_bytes()).hexdigest()]
 
 
 def prune(settings: Settings, names: Collection[str]) -> None:
