@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+from contextlib import contextmanager
 
 import pytest
 
@@ -96,3 +98,68 @@ def test_a_release_that_became_well_while_the_watch_waited_for_a_deploy_stays(
     monkeypatch.setattr(host, "lock", waits)
     assert watch.watch(settings, releases, settings.run / "lock") == "second is good"
     assert releases.pointed("current") == "second"
+
+
+@pytest.fixture
+def deploying(settings):
+    """Another run has the deploy lock of the site, and has said so as the module deploy_lock does."""
+
+    @contextmanager
+    def begin(token):
+        with (settings.run / "sitekeeper/currents.deploy.lock").open("w") as held:
+            json.dump({"token": token, "who": "ann", "from": "desk", "since": "12:00", "what": "deploy.yml"}, held)
+            held.flush()
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield
+
+    return begin
+
+
+def taken_back_by_the_watch(settings, releases):
+    """Let the watch find the release second bad and take it back."""
+    releases.mark_bad("second", "not well for 15 s")
+    assert watch.watch(settings, releases, settings.run / "lock").startswith("second was taken back")
+
+
+def test_a_deploy_whose_settings_a_take_back_has_replaced_does_not_go_on_without_them(
+    settings, releases, build, watched, deploying
+):
+    """The new code would go live with the settings of the release before the last."""
+    env = settings.inputs[0]
+    env.write_text("A=2\n")
+    deploy(settings, releases)
+    with deploying("this run"):
+        env.write_text("A=mended\n")
+        build("third")
+        taken_back_by_the_watch(settings, releases)
+        assert env.read_text() == "A=1\n"
+        with pytest.raises(ReleaseError, match=r"settings of this deploy were replaced meanwhile\. Run it again"):
+            deploy(settings, releases)
+        assert (releases.pointed("current"), releases.is_bad("third")) == ("one", False)
+    with deploying("the next run"):
+        env.write_text("A=mended\n")
+        deploy(settings, releases)
+    assert (releases.pointed("current"), env.read_text()) == ("third", "A=mended\n")
+
+
+def test_a_take_back_in_a_run_that_died_is_no_matter_to_the_next(settings, releases, build, watched, deploying):
+    settings.inputs[0].write_text("A=2\n")
+    deploy(settings, releases)
+    with deploying("a run that dies"):
+        taken_back_by_the_watch(settings, releases)
+    with deploying("the next run"):
+        build("third")
+        assert deploy(settings, releases).changed
+    assert not settings.replaced.exists()
+
+
+@pytest.mark.parametrize("when", ["nobody deploys", "nothing was replaced"])
+def test_any_other_take_back_leaves_no_note(settings, releases, watched, deploying, when):
+    if when == "nobody deploys":
+        settings.inputs[0].write_text("A=2\n")
+        deploy(settings, releases)
+        taken_back_by_the_watch(settings, releases)
+    else:
+        with deploying("this run"):
+            taken_back_by_the_watch(settings, releases)
+    assert not settings.replaced.exists()

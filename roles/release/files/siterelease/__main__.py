@@ -87,7 +87,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> Outcome:
         return Outcome(False, watch(settings, releases, lock))
     with contextlib.ExitStack() as locks:
         if not (arguments.locked or arguments.check):
-            locks.enter_context(host.lock(lock.with_name(f"{settings.name}.deploy.lock"), arguments.who))
+            locks.enter_context(host.lock(settings.deploy_lock, arguments.who))
         # Who has the deploy lock and meets another switch all the same meets one whose run was killed.
         left_behind = host.LEFT_BEHIND_SECONDS if arguments.locked and not arguments.check else None
         locks.enter_context(host.lock(lock, arguments.who, left_behind))

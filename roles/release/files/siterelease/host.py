@@ -194,6 +194,21 @@ def lock(path: Path, who: str = "root", seconds: float | None = None) -> Iterato
         os.close(handle)
 
 
+def held(path: Path) -> str:
+    """Return what the holder of a lock has written into its file, empty when nobody holds it."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(handle, 65536, 0).decode("utf-8", "replace")
+    finally:
+        os.close(handle)
+    return ""
+
+
 def holder(text: bytes) -> str:
     """Say in words who holds a lock, from what is in its file."""
     try:

@@ -83,6 +83,16 @@ class Settings:
         return f"{self.run}/{self.name}/operations.sock"
 
     @property
+    def deploy_lock(self) -> Path:
+        """Locked by whoever deploys or rolls back, for the whole run."""
+        return self.run / "sitekeeper" / f"{self.name}.deploy.lock"
+
+    @property
+    def replaced(self) -> Path:
+        """Whose deploy had its settings replaced by a take-back: what the deploy lock said then."""
+        return self.run / "sitekeeper" / f"{self.name}.settings-replaced"
+
+    @property
     def start_hold(self) -> Path:
         """While this file is locked the app does not start (before-start.sh of the role service)."""
         return self.run / "sitekeeper" / f"{self.unit}.hold"

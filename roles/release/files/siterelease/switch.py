@@ -42,6 +42,8 @@ def switch(
         return Outcome(True, f"{name or 'the first release'} would be proven, and become current")
     finish_take_back(settings, releases, check=check)
     try:
+        if not check:
+            refuse_replaced(settings)
         refuse(releases, name, previous, retry_bad=retry_bad)
     except ReleaseError as error:
         raise error if check else with_old_settings(settings, previous, error) from error
@@ -176,6 +178,24 @@ def refuse(releases: Releases, name: str, previous: str, *, retry_bad: bool) -> 
         raise ReleaseError(
             f"release {name} was marked bad: {releases.why_bad(name)}. Change the code, or try it once more with "
             """-e '{"release_retry_bad": true}'"""
+        )
+
+
+def refuse_replaced(settings: Settings) -> None:
+    """Refuse a deploy whose settings a take-back has replaced: the release would go live with those of another one.
+
+    Raises:
+        ReleaseError: with what to do.
+    """
+    try:
+        whose = settings.replaced.read_text(encoding="utf-8")
+    except OSError:
+        return
+    settings.replaced.unlink()
+    # Any other deploy has written its settings since.
+    if whose == host.held(settings.deploy_lock):
+        raise ReleaseError(
+            "the running release was taken back, and the settings of this deploy were replaced meanwhile. Run it again"
         )
 
 

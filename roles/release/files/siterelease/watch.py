@@ -10,7 +10,7 @@ from pathlib import Path
 from siterelease import host
 from siterelease.host import ReleaseError
 from siterelease.live import take_back, watched_release
-from siterelease.releases import Releases
+from siterelease.releases import Releases, digest
 from siterelease.settings import Settings
 
 INTERVAL_SECONDS = 1.0
@@ -119,7 +119,12 @@ def watch_one(settings: Settings, releases: Releases, name: str, previous: str, 
                     samples.append(look(settings))
                     why = bad_because(settings, releases, name, samples)
                     if why and releases.pointed("current") == name:
-                        return f"{name} {take_back(settings, releases, name, previous, why)} ({why})"
+                        on_disk = digest(settings.inputs)
+                        result = take_back(settings, releases, name, previous, why)
+                        if digest(settings.inputs) != on_disk and (deploy := host.held(settings.deploy_lock)):
+                            # A deploy that is at work has written settings of its own, and would go on without them.
+                            settings.replaced.write_text(deploy, encoding="utf-8")
+                        return f"{name} {result} ({why})"
             except ReleaseError:
                 # Somebody changes the releases; what they make of it is to be seen.
                 continue
