@@ -23,6 +23,10 @@ options:
     description: Whether C(switch) leaves the switch itself for a later task, where a release serves visitors already.
     type: bool
     default: false
+  turn:
+    description: Whether C(switch) goes on with a release that C(hold) has left, with the settings that came with it.
+    type: bool
+    default: false
   retry_bad: {description: Whether a release that was marked bad is tried once more., type: bool, default: false}
   who: {description: Who asks for it; the action plugin of the same name knows., type: str, default: ""}
   look_app:
@@ -69,6 +73,7 @@ def command(options: Mapping[str, Any], check: bool) -> list[str]:
     if options["action"] == "switch":
         argv += ["--asked", options["to"]] if check and options["to"] else []
         argv += ["--hold"] if options["hold"] else []
+        argv += ["--turn"] if options["turn"] else []
         return [*argv, "--retry-bad"] if options["retry_bad"] else argv
     argv += ["--database"] if options["database"] else []
     return [*argv, options["to"]] if options["to"] else argv
@@ -83,6 +88,7 @@ def main() -> None:
             "to": {"type": "str", "default": ""},
             "database": {"type": "bool", "default": False},
             "hold": {"type": "bool", "default": False},
+            "turn": {"type": "bool", "default": False},
             "retry_bad": {"type": "bool", "default": False},
             "who": {"type": "str", "default": ""},
             "look_app": {"type": "dict", "default": {}},

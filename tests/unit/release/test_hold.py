@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 
 from siterelease import __main__ as program
 from siterelease.host import ReleaseError
+from siterelease.live import take_back
 from siterelease.releases import HELD
 from siterelease.switch import switch
 
@@ -107,3 +111,111 @@ def test_the_program_says_which_release_the_host_has_also_when_it_refuses(
     (releases.path("other") / "BAD").write_text("{}")
     assert program.main(["currents", "switch", "--json", "--locked"]) == 1
     assert json.loads(capsys.readouterr().out)["current"] == "one"
+
+
+def turn(settings, releases):
+    return switch(settings, releases, "me@here", retry_bad=False, check=False, turn=True)
+
+
+@pytest.fixture
+def env(settings):
+    return settings.inputs[0]
+
+
+def test_while_it_waits_the_settings_are_those_of_what_serves_and_in_its_turn_its_own(
+    settings, releases, running, systemd, env
+):
+    """Another host may fail, and this one be rebooted: the old code would start with settings of the new."""
+    env.write_text("A=2\n")
+    deploy(settings, releases, hold=True)
+    assert env.read_text() == "A=1\n"
+    outcome = turn(settings, releases)
+    assert (outcome.changed, releases.pointed("current"), env.read_text()) == (True, "other", "A=2\n")
+    assert times(systemd, "restart currents-trial.service") == 1
+
+
+def test_a_run_that_brings_the_settings_once_more_leaves_them_no_more_than_the_first(
+    settings, releases, running, systemd, env
+):
+    for _ in range(2):
+        env.write_text("A=2\n")
+        deploy(settings, releases, hold=True)
+        assert env.read_text() == "A=1\n"
+    assert times(systemd, "restart currents-trial.service") == 1
+
+
+def test_a_run_that_brings_other_settings_does_not_get_those_that_waited(settings, releases, running, systemd, env):
+    env.write_text("A=2\n")
+    deploy(settings, releases, hold=True)
+    env.write_text("A=3\n")
+    deploy(settings, releases)
+    assert (releases.pointed("current"), env.read_text()) == ("other", "A=3\n")
+    assert times(systemd, "restart currents-trial.service") == 2
+
+
+def test_one_that_is_not_well_in_its_turn_leaves_the_settings_of_what_serves(settings, releases, running, systemd, env):
+    env.write_text("A=2\n")
+    deploy(settings, releases, hold=True)
+    systemd.failing_once = {"restart currents.service": "no"}
+    with pytest.raises(ReleaseError, match="other was taken back; one serves again"):
+        turn(settings, releases)
+    assert env.read_text() == "A=1\n"
+
+
+def test_the_port_comes_with_the_turn(settings, releases, build, systemd, tmp_path):
+    socket = tmp_path / "etc/currents.socket"
+    socket.write_text("ListenStream=5555\n")
+    settings.socket_record.write_text(f"{hashlib.sha256(socket.read_bytes()).hexdigest()}  {socket}\n")
+    settings = replace(settings, inputs=(*settings.inputs, socket))
+    systemd.active = "inactive"
+    build("one")
+    deploy(settings, releases)
+    systemd.active = "active"
+    build("other")
+    socket.write_text("ListenStream=6666\n")
+    deploy(settings, releases, hold=True)
+    assert socket.read_text() == "ListenStream=5555\n"
+    turn(settings, releases)
+    assert socket.read_text() == "ListenStream=6666\n"
+
+
+@pytest.mark.parametrize(("words", "takes"), [(["--locked", "--turn"], True), (["--locked"], False), ([], True)])
+def test_the_turn_is_said_by_the_playbook_and_meant_by_whoever_switches_by_hand(
+    settings, releases, running, env, monkeypatch, words, takes
+):
+    env.write_text("A=2\n")
+    deploy(settings, releases, hold=True)
+    program.run(settings, program.parser().parse_args(["currents", "switch", *words]))
+    assert env.read_text() == ("A=2\n" if takes else "A=1\n")
+
+
+def test_a_dry_run_of_a_turn_leaves_the_settings(settings, releases, running, env):
+    env.write_text("A=2\n")
+    deploy(settings, releases, hold=True)
+    switch(settings, releases, "me", retry_bad=False, check=True, turn=True)
+    assert env.read_text() == "A=1\n"
+
+
+def test_what_was_proven_beside_another_release_than_serves_now_does_not_get_its_turn(
+    settings, releases, running, build, env
+):
+    """The watch took that one back meanwhile."""
+    deploy(settings, releases)
+    build("third")
+    env.write_text("A=3\n")
+    deploy(settings, releases, hold=True)
+    take_back(settings, releases, "other", "one", "it died")
+    with pytest.raises(ReleaseError, match="one serves now, and no longer other: run the deploy again"):
+        turn(settings, releases)
+    assert (releases.pointed("current"), env.read_text()) == ("one", "A=1\n")
+
+
+def test_the_playbook_holds_first_and_then_says_that_it_is_the_turn():
+    tasks = Path(__file__).resolve().parents[3] / "roles/release/tasks"
+    calls = [
+        task["site_release"]
+        for name in ("main.yml", "switch.yml")
+        for task in yaml.safe_load((tasks / name).read_text())
+        if "site_release" in task
+    ]
+    assert [(call.get("hold"), call.get("turn")) for call in calls] == [("{{ release_hold }}", None), (None, True)]

@@ -32,6 +32,7 @@ ASKED = {
     "retry_bad": False,
     "who": "",
     "hold": False,
+    "turn": False,
 }
 
 
@@ -143,6 +144,7 @@ def test_a_run_waits_for_the_switch_that_a_killed_run_has_left_behind(settings, 
         ({}, False, "switch --json --locked"),
         ({"who": "me@here", "retry_bad": True}, True, "switch --json --who me@here --locked --check --retry-bad"),
         ({"hold": True}, False, "switch --json --locked --hold"),
+        ({"turn": True}, False, "switch --json --locked --turn"),
         ({"to": "a"}, False, "switch --json --locked"),
         ({"to": "a"}, True, "switch --json --locked --check --asked a"),
         ({"action": "rollback", "database": True, "to": "a"}, False, "rollback --json --locked --database a"),

@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     change.add_argument(
         "--hold", action="store_true", help="prove it; where a release serves, leave the switch for later"
     )
+    change.add_argument("--turn", action="store_true", help="go on with what --hold has left, and with its settings")
     back = commands.add_parser("rollback", help="go back to a good release")
     back.add_argument("to", nargs="?", default="", metavar="ID", help="which (default: the one that was live last)")
     back.add_argument("--database", action="store_true", help="restore the database saved before the current release")
@@ -92,9 +93,17 @@ def run(settings: Settings, arguments: argparse.Namespace) -> Outcome:
         left_behind = host.LEFT_BEHIND_SECONDS if arguments.locked and not arguments.check else None
         locks.enter_context(host.lock(lock, arguments.who, left_behind))
         if arguments.command == "switch":
-            retry, check, hold = arguments.retry_bad, arguments.check, arguments.hold
-            asked = arguments.asked if check else None
-            return switch(settings, releases, arguments.who, retry_bad=retry, check=check, hold=hold, asked=asked)
+            return switch(
+                settings,
+                releases,
+                arguments.who,
+                retry_bad=arguments.retry_bad,
+                check=arguments.check,
+                hold=arguments.hold,
+                # By hand it is always the turn: no run has brought settings.
+                turn=arguments.turn or not arguments.locked,
+                asked=arguments.asked if arguments.check else None,
+            )
         return rollback(
             settings, releases, arguments.to, arguments.who, restore=arguments.database, check=arguments.check
         )

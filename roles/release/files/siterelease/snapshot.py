@@ -51,14 +51,20 @@ def has(settings: Settings, name: str) -> bool:
     return bool(name) and (directory(settings) / name).is_dir()
 
 
-def put_back(settings: Settings, name: str) -> bool:
-    """Make the settings on disk those of a release again; tell whether that changed anything."""
+def put_back(settings: Settings, name: str, *, whole: bool = False) -> bool:
+    """Make the settings on disk those of a release again; tell whether that changed anything.
+
+    Args:
+        settings: of the site.
+        name: the release.
+        whole: with the port, whichever is open; else only where that is open still.
+    """
     if not has(settings, name):
         return False
     kept = directory(settings) / name
     inside = [Path("/") / path.relative_to(kept) for path in sorted(kept.rglob("*")) if path.is_file()]
     wrong = [path for path in inside if not path.is_file() or path.read_bytes() != below(kept, path).read_bytes()]
-    wrong = [path for path in wrong if path.suffix != ".socket" or is_open(settings, below(kept, path))]
+    wrong = [path for path in wrong if whole or path.suffix != ".socket" or is_open(settings, below(kept, path))]
     # Of directories that were kept only: an older version of this program knew fewer inputs.
     known = [given for given in settings.inputs if below(kept, given).is_dir()]
     surplus = [path for path in files(known) if path not in inside]

@@ -21,6 +21,7 @@ def switch(
     retry_bad: bool,
     check: bool,
     hold: bool = False,
+    turn: bool = False,
     asked: str | None = None,
 ) -> Outcome:
     """Prove the release that was built last, and make it the current one; nothing when it is that already.
@@ -32,6 +33,7 @@ def switch(
         retry_bad: take a release that was marked bad once more.
         check: only say what would be done.
         hold: do all but the switch where a release serves: other hosts of the site come first. The next call goes on.
+        turn: it is the turn of a release that was held, and nobody has brought settings since.
         asked: with ``check``, the release that would have been built; else it is the one that was.
 
     Raises:
@@ -45,6 +47,8 @@ def switch(
         if not check:
             refuse_replaced(settings)
         refuse(releases, name, previous, retry_bad=retry_bad)
+        if turn and not check and name != previous:
+            bring_held(settings, releases, name, previous)
     except ReleaseError as error:
         raise error if check else with_old_settings(settings, previous, error) from error
     # A mark on what is current is from a run that was cut off: it shows once more whether it is sound.
@@ -112,12 +116,14 @@ def change(
         if owed := releases.begun(name):
             return finish(settings, releases, owed, hold=hold)
         return Outcome(False, f"{name} was proven with the settings of now")
+    snapshot.take(settings, name)
     if hold and serves(settings):
         if not waited:
             releases.write(name, HELD, {"previous": previous, "backup": entry["backup"], "at": now()})
+        # Another host may end the roll: what serves here must not start with settings that it was never tried with.
+        snapshot.put_back(settings, previous)
         return Outcome(not waited, f"{name} is proven and waits for its turn", {"pending": True, "release": name})
     (releases.path(name) / HELD).unlink(missing_ok=True)
-    snapshot.take(settings, name)
     if cut := releases.begun(previous):
         releases.end(cut, result="live", why=CUT_OFF, seconds=0)
     return done(settings, releases, entry, go_live(settings, releases, entry), start)
@@ -197,6 +203,24 @@ def refuse_replaced(settings: Settings) -> None:
         raise ReleaseError(
             "the running release was taken back, and the settings of this deploy were replaced meanwhile. Run it again"
         )
+
+
+def bring_held(settings: Settings, releases: Releases, name: str, previous: str) -> None:
+    """Put the settings of a release on the disk that was held, where it was.
+
+    Raises:
+        ReleaseError: it was proven beside another release than the one that serves now, or there is no room.
+    """
+    held = releases.note(name, HELD)
+    if held and held.get("previous") != previous:
+        raise ReleaseError(f"{previous} serves now, and no longer {held.get('previous')}: run the deploy again")
+    try:
+        if held:
+            snapshot.put_back(settings, name, whole=True)
+    except OSError as error:
+        raise ReleaseError(
+            f"the settings of {name} cannot be written: {error}. Make room, then deploy again"
+        ) from error
 
 
 def not_switched(name: str, previous: str, error: Exception) -> ReleaseError:
