@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ class App:
         port: the TCP port that it listens on.
         home: the home of its user, for ``~``.
         unit: the service that ran it, or empty.
+        user: the name of its user.
     """
 
     directory: str
@@ -36,6 +38,7 @@ class App:
     port: int
     home: str = ""
     unit: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,20 +80,67 @@ def kills(text: str, command: str) -> bool:
     return False
 
 
-def mentions(text: str, app: App) -> bool:
-    """Tell whether a text names the app: its directory, its command, its port, its unit, or a pattern that kills it."""
-    command = " ".join(app.argv)
-    places, unit = {app.directory}, re.escape(app.unit.removesuffix(".service")) or r"\b\B"
-    if app.home and app.directory.startswith(app.home + "/"):
+def names_directory(text: str, app: App, own: bool) -> bool:
+    """Tell whether a text names an app's directory, or a path in it.
+
+    Args:
+        text: of a line and its scripts.
+        app: the app.
+        own: whether its own user runs the line, whose home ``~`` is and where cron begins.
+    """
+    at_home = app.directory == app.home
+    places, end = [re.escape(app.directory)], r"(?![\w.-])"
+    if app.home and (at_home or app.directory.startswith(app.home + "/")):
         below = app.directory[len(app.home) :]
-        places |= {f"{home}{below}" for home in ("~", "$HOME", "${HOME}")}
+        homes = [f"~{app.user}"] if app.user else []
+        homes += ["~", "$HOME", "${HOME}"] if own else []
+        places += [re.escape(f"{home}{below}") for home in homes]
+        places += [rf"\bcd\s+[\"']?{re.escape(below[1:])}"] if own and below else []
+    if at_home:
+        # Other apps live below a home, too: only the directory itself counts, or the app's script.
+        own_scripts = "|".join(re.escape(word) for word in app.argv[1:] if word.endswith(".py")) or r"\b\B"
+        end = rf"(/?(?![\w./-])|/({own_scripts})(?![\w.-]))"
+    return any(re.search(place + end, text) for place in places)
+
+
+def names_port(text: str, port: int) -> bool:
+    """Tell whether a text names a TCP port, and not only the same number."""
+    before = r":|\btcp\s|(?<!\S)-p\s?|--port[=\s]|\bngrok\b[^;&|\n]*\s"
+    return re.search(rf"(?:{before}){port}(?![\w.])|(?<![\w.]){port}/tcp\b", text) is not None
+
+
+def mentions(text: str, app: App, owner: str | None = None) -> bool:
+    """Tell whether a text names an app: its directory, its command, its port, its unit, or a pattern that kills it.
+
+    Args:
+        text: of a line and its scripts.
+        app: the app.
+        owner: who runs the line; None for the app's own user.
+    """
+    own, command = owner in (None, app.user), " ".join(app.argv)
+    if names_directory(text, app, own):
+        return True
+    if not own and owner != "root":
+        # Neither may they kill it, nor is a command of the same words, a python3 app.py of their own, this one.
+        return False
+    unit = re.escape(app.unit.removesuffix(".service")) or r"\b\B"
+    # Without a path, the same words in another directory start another app.
+    whole = any(word.startswith("/") for word in app.argv[1:])
+    begins_here = own and app.directory == app.home and not re.search(r"\bcd\b", text)
     return (
-        any(re.search(re.escape(place) + r"(?![\w.-])", text) for place in places)
-        or (len(app.argv) > 1 and command in text)
-        or re.search(rf"(?<![\w.]){app.port}(?![\w.])", text) is not None
+        (len(app.argv) > 1 and command in text and (whole or begins_here))
+        or names_port(text, app.port)
         or re.search(rf"\b(systemctl|service)\s[^;&|\n]*(?<=\s){unit}(\.service)?(?![\w.@-])", text) is not None
         or kills(text, command)
     )
+
+
+def home_named(user: str | None) -> str:
+    """Return the home directory of a user by name, or nothing."""
+    try:
+        return pwd.getpwnam(user or "").pw_dir
+    except KeyError:
+        return ""
 
 
 def scripts(text: str, home: str, read: Callable[[str], str]) -> str:
@@ -110,7 +160,9 @@ def script_text(path: str) -> str:
         return ""
 
 
-def lines_about(path: str, content: str, app: App, read: Callable[[str], str] = script_text) -> list[Line]:
+def lines_about(
+    path: str, content: str, app: App, read: Callable[[str], str] = script_text, owner: str | None = None
+) -> list[Line]:
     """Return the lines of a crontab that are about the app; comments and assignments are none.
 
     Args:
@@ -118,6 +170,7 @@ def lines_about(path: str, content: str, app: App, read: Callable[[str], str] = 
         content: what is in it.
         app: what to look for.
         read: returns the text of a script by its path.
+        owner: whose crontab it is, empty where each line names its user; None for the app's own user.
     """
     found = []
     for text in content.split("\n"):
@@ -125,8 +178,12 @@ def lines_about(path: str, content: str, app: App, read: Callable[[str], str] = 
             continue
         # The five fields of the time are no port.
         command = text.split(None, 1)[1] if text.lstrip().startswith("@") else "".join(text.split(None, 5)[5:])
-        whole = command + "\n" + scripts(command, app.home, read)
-        if mentions(whole, app):
+        who = owner
+        if who == "":
+            who, command = [*command.split(None, 1), "", ""][:2]
+        home = app.home if who in (None, app.user) else home_named(who)
+        whole = command + "\n" + scripts(command, home, read)
+        if mentions(whole, app, who):
             agent = "ngrok" in whole and not re.search(r"\.py\b|python", whole)
             found.append(Line(path, text, agent or _ACTS.search(whole) is not None, agent))
     return found

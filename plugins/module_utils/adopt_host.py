@@ -39,6 +39,7 @@ class Process:
         groups: its supplementary groups.
         outputs: where its standard output and error go: paths, or empty for what is no file.
         ignores: the signals that it ignores: SIGHUP under nohup, SIGINT and SIGQUIT in a script's background.
+        leads_terminal: whether a terminal was opened for it: it leads a session that has one.
         in_container: whether it lives in another pid namespace than process 1.
     """
 
@@ -54,6 +55,7 @@ class Process:
     groups: tuple[int, ...] = ()
     outputs: tuple[str, str] = ("", "")
     ignores: tuple[int, ...] = ()
+    leads_terminal: bool = False
     in_container: bool = False
 
     @property
@@ -121,6 +123,8 @@ class Host:
             return None
         pairs = (pair.partition("=") for pair in _text(at / "environ").split("\0") if "=" in pair)
         first = _link(self.proc / "1/ns/pid")
+        # State, parent, group, session, terminal: behind the name, in which anything may be (proc(5)).
+        about = _text(at / "stat").rpartition(")")[2].split()
         outputs = [_link(at / "fd" / number) for number in ("1", "2")]
         return Process(
             pid=pid,
@@ -135,6 +139,7 @@ class Host:
             groups=tuple(int(number) for number in status.get("Groups", "").split()),
             outputs=(plain_file(outputs[0]), plain_file(outputs[1])),
             ignores=signals_of(int(status.get("SigIgn", "0"), 16)),
+            leads_terminal=len(about) > 4 and about[3] == str(pid) and about[4] != "0",
             in_container=first != "" and _link(at / "ns/pid") != first,
         )
 
@@ -186,10 +191,24 @@ def is_inside(path: str, directory: str) -> bool:
     return bool(directory) and (path == directory or path.startswith(directory.rstrip("/") + "/"))
 
 
-def is_bare_shell(process: Process) -> bool:
-    """Tell whether a process is somebody's terminal and no script: a shell without the name of a file or a command."""
-    name = Path(process.argv[0]).name
-    return name.lstrip("-") in SHELLS and all(word.startswith("-") and "c" not in word for word in process.argv[1:])
+def is_terminal(process: Process) -> bool:
+    """Tell whether a process is somebody's terminal and no script: a shell without the name of a file or a command.
+
+    What a terminal was opened for may have arguments that look like a script; there it has to be one.
+    """
+    if not {Path(process.argv[0]).name.lstrip("-"), Path(process.program).name} & SHELLS:
+        return False
+    words = iter(process.argv[1:])
+    for word in words:
+        if word in ("-", "--"):
+            continue
+        if not word.startswith(("-", "+")):
+            return process.leads_terminal and not Path(process.cwd, word).is_file()
+        if re.fullmatch(r"-[A-Za-z]*c[A-Za-z]*", word):
+            return False
+        if re.fullmatch(r"--(init-file|rcfile|init-command)|[-+][A-Za-z]*[oO]", word):
+            next(words, "")
+    return True
 
 
 def app_directory(process: Process) -> str:
@@ -207,7 +226,7 @@ def family(pid: int, processes: Mapping[int, Process]) -> list[int]:
     top, directory = pid, app_directory(processes[pid])
     while parent := processes.get(processes[top].parent):
         related = is_inside(parent.cwd, directory) or any(directory in word for word in parent.argv)
-        if parent.pid == 1 or parent.uid != processes[pid].uid or not related or is_bare_shell(parent):
+        if parent.pid == 1 or parent.uid != processes[pid].uid or not related or is_terminal(parent):
             break
         top = parent.pid
     found = [top]

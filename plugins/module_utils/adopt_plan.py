@@ -132,11 +132,13 @@ def survey(host: Host, wanted: Wanted, midway: bool = False) -> Found:
     directory = app_directory(one)
     neighbours = neighbours_of(one.unit, members, processes)
     unit = one.unit if not neighbours and is_watched(host, one.unit, members) else ""
-    app = App(directory, one.argv, wanted.port, home_of(one.uid), unit or f"{wanted.name}.service")
+    app = App(directory, one.argv, wanted.port, home_of(one.uid), unit or f"{wanted.name}.service", one.user)
     places = {path: place_of(path, directory, wanted) for path in databases(host, members, directory)}
     pids = {member.pid for member in members}
     opened = {pid: set(host.open_files(pid)) for pid in processes if pid not in pids}
-    lines = [line for path, _ in tables(host.root) for line in lines_about(str(path), crontab(path), app)]
+    lines = [
+        line for path, owner in tables(host.root) for line in lines_about(str(path), crontab(path), app, owner=owner)
+    ]
     return Found(
         "foreign",
         members,

@@ -69,7 +69,8 @@ class Machine:
         self.root = root
         self.app, self.data = root / "app", root / "data"
         self.log = root / "app.log"
-        self.table = root / "var/spool/cron/crontabs/ubuntu"
+        self.user = pwd.getpwuid(os.geteuid()).pw_name
+        self.table = root / "var/spool/cron/crontabs" / self.user
         self.unit = root / "etc/systemd/system/site.service"
         for path in (self.app, self.data, self.table.parent, self.unit.parent, root / "srv"):
             path.mkdir(parents=True)
@@ -132,11 +133,10 @@ class Machine:
 
     def adoption(self, seconds: float = 20.0, outage: float = 10.0) -> Adoption:
         """Return an adoption of the app; `seconds` is how long the new site has to answer."""
-        user = pwd.getpwuid(os.geteuid()).pw_name
         wanted = Wanted(
             "site", self.port, str(self.root / "srv"), str(self.data), source=str(self.app), shared=["site.db", "files"]
         )
-        return Adoption(wanted, Site(user, "app:app", "/etc/site", seconds, outage), self.run, MachineHost(self))
+        return Adoption(wanted, Site(self.user, "app:app", "/etc/site", seconds, outage), self.run, MachineHost(self))
 
     def answered(self) -> bool:
         """Tell whether the new site answers."""

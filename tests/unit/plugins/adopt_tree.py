@@ -33,8 +33,9 @@ class Tree:
         cgroup: str = "/user.slice/user-1000.slice/session-3.scope",
         files: Sequence[str] = (),
         namespace: str = "pid:[1]",
+        leads: bool = False,
     ) -> None:
-        """Add a process; `files` are what it has open, its output first."""
+        """Add a process; `files` are what it has open, its output first, and `leads` makes it a terminal's first."""
         at = self.root / "proc" / str(pid)
         (at / "fd").mkdir(parents=True)
         (at / "ns").mkdir()
@@ -42,6 +43,8 @@ class Tree:
             f"Name:\t{Path(argv[0]).name}\nState:\tS (sleeping)\nPPid:\t{parent}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"
             f"Gid:\t{uid}\t{uid}\t{uid}\t{uid}\nGroups:\t{uid} 27 \nSigIgn:\t0000000001001007\n"
         )
+        session, terminal = (pid, 34817) if leads else (1, 0)
+        (at / "stat").write_text(f"{pid} (a) b) S {parent} {pid} {session} {terminal} -1 4194304\n")
         (at / "cmdline").write_text("\0".join(argv) + "\0")
         (at / "environ").write_text("".join(f"{name}={value}\0" for name, value in (environ or {}).items()))
         (at / "cgroup").write_text(f"0::{cgroup}\n")

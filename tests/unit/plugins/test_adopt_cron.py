@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from ansible.module_utils.adopt_cron import App, kills, lines_about, marker, restored, retired, tables
 
 from tests.unit.plugins.adopt_tree import Tree
 
 DIRECTORY = "/home/ubuntu/.openclaw/workspace/currents-full-local"
-SITE = App(DIRECTORY, ["python3", "app.py"], 5555, "/home/ubuntu", "currents.service")
+SITE = App(DIRECTORY, ["python3", "app.py"], 5555, "/home/ubuntu", "currents.service", "ubuntu")
 MONITOR = 'pkill -f "python3 app.py"\nsleep 2\ncd ~/.openclaw/workspace/currents-full-local && nohup python3 app.py &\n'
 SCRIPTS = {
     "/home/ubuntu/site_monitor.sh": MONITOR,
@@ -61,6 +63,74 @@ def test_what_only_looks_or_saves_stays_and_is_shown(command):
 )
 def test_other_peoples_lines_are_none_of_ours(command):
     assert about(command) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cd /home/ubuntu/shop && nohup python3 app.py &",
+        "python3 /home/ubuntu/report.py --limit 5555",
+        "python3 /home/ubuntu/report.py 5555 -n 5555",
+        "cd shop && nohup python3 app.py &",
+    ],
+)
+def test_same_words_in_another_directory_and_a_bare_number_are_no_sign(command):
+    assert about(command) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "curl -f http://localhost:5555/ || kill 1",
+        "fuser -k -n tcp 5555",
+        "gunicorn --port 5555 shop:app",
+        "gunicorn --port=5555 shop:app",
+        "flask run -p 5555",
+        "cd .openclaw/workspace/currents-full-local && nohup python3 app.py &",
+    ],
+)
+def test_port_is_told_by_what_stands_before_it_and_a_directory_from_the_home(command):
+    (line,) = about(command)
+    assert line.acts
+
+
+def test_command_with_its_own_path_is_enough():
+    app = replace(SITE, argv=["python3", "/opt/wires/app.py"], directory="/srv/elsewhere")
+    text = "* * * * * nohup python3 /opt/wires/app.py &"
+    assert [line.text for line in lines_about("/t", f"{text}\n", app)] == [text]
+    assert lines_about("/t", f"{text}\n", replace(app, argv=["/usr/bin/python3", "app.py"])) == []
+
+
+def test_app_in_its_users_home_is_started_by_the_line_that_goes_nowhere():
+    app = App("/home/ubuntu", ["python3", "app.py"], 5555, "/home/ubuntu", "", "ubuntu")
+    mine = ["@reboot nohup python3 app.py &", "@reboot cd ~ && python3 app.py &", "@reboot python3 /home/ubuntu/app.py"]
+    others = ["@reboot cd shop && python3 app.py &", "@reboot python3 /home/ubuntu/blog/report.py", "@reboot ~/x.py"]
+    found = lines_about("/t", "\n".join([*mine, *others]), app)
+    assert [line.text for line in found] == mine
+
+
+@pytest.mark.parametrize(
+    ("owner", "command", "ours"),
+    [
+        ("bob", "cd /home/bob/shop && nohup python3 app.py &", False),
+        ("bob", "pkill -f app.py", False),
+        ("bob", "curl -f localhost:5555 || nohup true", False),
+        ("bob", "cd ~/.openclaw/workspace/currents-full-local && nohup python3 app.py &", False),
+        ("bob", "~/site_monitor.sh", False),
+        ("bob", f"cd {DIRECTORY} && nohup python3 app.py &", True),
+        ("bob", "cd ~ubuntu/.openclaw/workspace/currents-full-local && nohup python3 app.py &", True),
+        ("root", "pkill -f app.py", True),
+        ("root", "fuser -k 5555/tcp", True),
+        ("root", "~/site_monitor.sh", False),
+        ("ubuntu", "~/site_monitor.sh", True),
+        ("", "ubuntu ~/site_monitor.sh", True),
+        ("", "bob pkill -f app.py", False),
+        ("", "root pkill -f app.py", True),
+    ],
+)
+def test_line_of_another_user_has_to_name_the_directory(owner, command, ours):
+    found = lines_about("/t", f"* * * * * {command}\n", SITE, lambda path: SCRIPTS.get(path, ""), owner)
+    assert bool(found) is ours
 
 
 def test_app_without_a_unit_has_no_lines_about_one():

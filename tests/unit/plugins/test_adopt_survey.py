@@ -100,6 +100,35 @@ def test_terminal_and_what_is_somebody_elses_stay_out_of_the_family(tree, argv, 
 
 
 @pytest.mark.parametrize(
+    ("argv", "leads", "script"),
+    [
+        (["/bin/bash", "--init-file", "/home/ubuntu/.vscode-server/shellIntegration-bash.sh"], False, False),
+        (["bash", "--rcfile", "/home/ubuntu/rc", "-i"], False, False),
+        (["zsh", "-o", "nopromptsp", "-l"], False, False),
+        (["bash", "-O", "extglob"], False, False),
+        (["-su"], True, False),
+        (["fish", "-C", "cd currents"], True, False),
+        (["bash", "-euo", "pipefail", "run.sh"], False, True),
+        (["bash", "--noprofile", "run.sh"], False, True),
+        (["bash", "--", "run.sh"], False, True),
+        (["bash", "-lc", "while true; do python3 app.py; done"], True, True),
+    ],
+)
+def test_shell_is_a_script_only_by_its_file_or_command(tree, argv, leads, script):
+    tree.process(20, 1, argv, program="/usr/bin/bash", leads=leads)
+    tree.process(10, 20, NOHUP)
+    tree.process(12, 20, ["vim", "notes"])
+    assert families(tree) == ([20, 10, 12] if script else [10])
+
+
+def test_script_that_a_terminal_was_opened_for_belongs_to_the_app(tree, tmp_path):
+    (tmp_path / "run.sh").touch()
+    tree.process(20, 1, ["bash", "run.sh"], cwd=str(tmp_path), program="/usr/bin/bash", leads=True)
+    tree.process(10, 20, NOHUP, cwd=str(tmp_path))
+    assert families(tree) == [20, 10]
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"cgroup": "/system.slice/docker-0123.scope"}, "runs in a container"),
