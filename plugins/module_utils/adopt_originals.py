@@ -143,8 +143,11 @@ class Originals:
 
     def restore_lines(self, mark: str) -> None:
         """Bring back the lines of cron that were retired with a mark, whatever else was changed in the tables."""
-        for kept in sorted((self.kept / "crontabs").iterdir()):
+        for kept in sorted((self.kept / "crontabs").glob("*")):
             path = Path("/" + kept.name.replace("%", "/"))
+            if not path.is_file():
+                # Somebody has removed the whole table meanwhile.
+                continue
             before = crontab(path)
             if (fresh := restored(before, mark)) != before:
                 write(path, fresh.encode("utf-8", "surrogateescape"), like=path)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils import adopt_database as database
-from ansible.module_utils.adopt_back import POLL_SECONDS, WayBack
+from ansible.module_utils.adopt_back import POLL_SECONDS, WayBack, step
 from ansible.module_utils.adopt_cron import Line
 from ansible.module_utils.adopt_host import Host, Process, Run, is_database
 from ansible.module_utils.adopt_originals import flat, remembered, start_again, unused
@@ -317,18 +317,23 @@ class Adoption(WayBack):
         agents = agents_of(self.host.processes(), self.wanted.port)
         lines = [(path, text) for path, text in self.recalled().get("agent_lines", [])]
         lines = [(path, text) for path, text in lines if text in crontab(Path(path)).split("\n")]
-        if agents:
+        if agents or self.recalled():
             self.kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.remember(agents=[asdict(one) for one in agents])
+            # In place of what an earlier run has ended: the service has its tunnel by now.
+            self.remember(agents=[asdict(one) for one in agents], agent_lines_retired=bool(lines))
         self.comment_out(lines, f"{self.wanted.name}-ngrok")
         self.end(agents)
         return [one.shown for one in agents] + [text for _, text in lines]
 
     def restore_tunnel(self) -> list[str]:
-        """Start the agents again that were ended, and bring their lines back; return their commands."""
-        agents = [remembered(about) for about in self.recalled().get("agents", [])]
-        for one in agents:
-            start_again(one)
-        self.restore_lines(f"{self.wanted.name}-ngrok")
-        self.remember(agents=[])
-        return [one.shown for one in agents]
+        """Start the agents again that this run has ended, and bring their lines back; return what was done."""
+        plan, done = self.recalled(), list[str]()
+        for one in map(remembered, plan.get("agents", [])):
+            with step(f"starting {one.shown}", done):
+                start_again(one)
+                done.append(one.shown)
+        if plan.get("agent_lines_retired"):
+            self.restore_lines(f"{self.wanted.name}-ngrok")
+        if plan:
+            self.remember(agents=[], agent_lines_retired=False)
+        return done

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,3 +177,18 @@ def agents_named(port: int) -> list[Process]:
     """Return the stand-ins for ngrok's agent that name a port."""
     host = Host()
     return [one for one in host.processes().values() if one.argv[0] == "ngrok" and str(port) in one.argv]
+
+
+@contextmanager
+def agent_by_hand(machine: Machine, log: Path) -> Iterator[Process]:
+    """Run a stand-in for ngrok's agent, as somebody would have started it."""
+    words = ["ngrok", "-q", "-f", "/dev/null", "http", str(machine.port)]
+    with log.open("w") as out:
+        started = subprocess.Popen(words, executable="/usr/bin/tail", stdout=out, stderr=out, start_new_session=True)
+    try:
+        machine.wait(lambda: agents_named(machine.port))
+        yield agents_named(machine.port)[0]
+    finally:
+        for one in agents_named(machine.port):
+            os.kill(one.pid, 9)
+        started.wait()

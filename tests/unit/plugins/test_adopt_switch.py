@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 
 import pytest
+from ansible.module_utils import adopt_switch
 from ansible.module_utils.adopt_database import DatabaseError
 from ansible.module_utils.adopt_host import Host
 from ansible.module_utils.adopt_wanted import AdoptError, Wanted
 
-from tests.unit.plugins.adopt_machine import LINE, agents_named, ask, old_process, votes
+from tests.unit.plugins.adopt_machine import LINE, agent_by_hand, agents_named, ask, old_process, votes
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a process back to its user")
 
@@ -139,15 +139,9 @@ def test_link_in_the_data_leads_root_nowhere(machine, tmp_path):
 
 
 def test_agent_started_by_hand_ends_and_comes_back_as_it_was(machine, tmp_path):
-    log = tmp_path / "ngrok.log"
     line = f"* * * * * pgrep ngrok || ngrok http {machine.port}"
     machine.table.write_text(f"{LINE}\n{line}\n0 * * * * true\n")
-    with log.open("w") as out:
-        words = ["ngrok", "-q", "-f", "/dev/null", "http", str(machine.port)]
-        started = subprocess.Popen(words, executable="/usr/bin/tail", stdout=out, stderr=out, start_new_session=True)
-    try:
-        machine.wait(lambda: agents_named(machine.port))
-        (before,) = agents_named(machine.port)
+    with agent_by_hand(machine, tmp_path / "ngrok.log") as before:
         adoption = machine.adoption()
         adoption.save()
         adoption.switch(machine.answered)
@@ -164,7 +158,41 @@ def test_agent_started_by_hand_ends_and_comes_back_as_it_was(machine, tmp_path):
         assert (after.argv, after.cwd, after.outputs) == (before.argv, before.cwd, before.outputs)
         assert f"\n{line}\n" in machine.table.read_text()
         assert f"#sitekeeper-site# {LINE}" in machine.table.read_text()
-    finally:
-        for one in agents_named(machine.port):
-            os.kill(one.pid, 9)
-        started.wait()
+
+
+def test_agents_of_an_earlier_adoption_are_not_started_beside_the_service(machine, tmp_path):
+    line = f"* * * * * pgrep ngrok || ngrok http {machine.port}"
+    machine.table.write_text(f"{LINE}\n{line}\n")
+    with agent_by_hand(machine, tmp_path / "ngrok.log"):
+        adoption = machine.adoption()
+        adoption.save()
+        adoption.switch(machine.answered)
+        assert adoption.release_tunnel() == ["ngrok -q -f", line]
+        table, weeks_later = machine.table.read_bytes(), machine.adoption()
+        assert weeks_later.release_tunnel() == []
+        assert weeks_later.restore_tunnel() == []
+        assert agents_named(machine.port) == []
+        assert machine.table.read_bytes() == table, "nor do the lines that start one return"
+
+
+def test_tunnel_of_a_site_that_was_never_adopted_hides_no_other_error(machine):
+    adoption = machine.adoption()
+    assert adoption.release_tunnel() == []
+    assert adoption.restore_tunnel() == []
+    assert not adoption.kept.exists()
+
+
+def test_agent_that_cannot_be_started_again_is_told_and_its_lines_return(machine, tmp_path, monkeypatch):
+    line = f"* * * * * pgrep ngrok || ngrok http {machine.port}"
+    machine.table.write_text(f"{line}\n")
+
+    def fails(_process):
+        raise FileNotFoundError("ngrok")
+
+    with agent_by_hand(machine, tmp_path / "ngrok.log"):
+        adoption = machine.adoption()
+        adoption.save()
+        adoption.release_tunnel()
+        monkeypatch.setattr(adopt_switch, "start_again", fails)
+        assert adoption.restore_tunnel() == ["starting ngrok -q -f failed: ngrok"]
+        assert machine.table.read_text() == f"{line}\n"
