@@ -238,6 +238,9 @@ def family(pid: int, processes: Mapping[int, Process]) -> list[int]:
 def is_database(path: Path) -> bool:
     """Tell whether a file is a SQLite database."""
     try:
+        if not path.is_file():
+            # Opening a pipe waits for ever, and opening a device may do something.
+            return False
         with path.open("rb") as content:
             return content.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
     except OSError:
@@ -254,7 +257,8 @@ def databases(host: Host, members: Sequence[Process], directory: str) -> list[st
         named = [plain_file(target) for target in host.open_files(one.pid)]
         named += [word for value in one.environ.values() for word in re.findall(r"/[^:?\s]+", value)]
         found |= {os.path.realpath(path) for path in named if path and is_database(Path(path))}
-    for top, inside, files in os.walk(directory):
+    # What runs at the root of the host has no directory of its own.
+    for top, inside, files in os.walk(directory) if directory not in ("", "/") else ():
         inside[:] = [name for name in inside if name not in SKIPPED_DIRECTORIES]
         paths = [Path(top, name) for name in files]
         found |= {str(path) for path in paths if not path.is_symlink() and is_database(path)}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+
+import pytest
 
 PORT = 5555
 APP = "/home/ubuntu/currents"
@@ -77,3 +80,25 @@ def make_database(path: Path) -> str:
         made.execute("CREATE TABLE votes (voter TEXT)")
         made.commit()
     return str(path)
+
+
+class Late(BaseException):
+    """It takes too long; nothing that is tested may take this for an error of its own."""
+
+
+@contextmanager
+def hanging_is_a_failure(seconds: int = 10) -> Iterator[None]:
+    """Fail when what is done inside takes longer."""
+
+    def late(*_words: object) -> None:
+        raise Late
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    except Late:
+        pytest.fail("it hangs")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from ansible.module_utils.adopt_plan import (
     virtual_environment,
 )
 
-from tests.unit.plugins.adopt_tree import APP, make_database
+from tests.unit.plugins.adopt_tree import APP, hanging_is_a_failure, make_database
 
 NOHUP = ["python3", "app.py"]
 
@@ -197,6 +198,24 @@ def test_databases_are_found_by_what_is_in_them_open_or_not(tree, tmp_path):
     tree.process(10, 1, NOHUP, cwd=str(app), environ={"URL": f"sqlite:///{named}"}, files=[opened, "socket:[1]"])
     host = Host(tree.root)
     assert databases(host, [host.process(10)], str(app)) == sorted([closed, opened, named])
+
+
+def test_pipe_or_device_among_the_files_does_not_hold_the_look_up(tree, tmp_path):
+    app = tmp_path / "app"
+    inside = make_database(app / "site.db")
+    os.mkfifo(app / "control")
+    os.mkfifo(tmp_path / "named")
+    tree.process(10, 1, NOHUP, cwd=str(app), environ={"PIPE": str(tmp_path / "named"), "LONG": f"/{'a' * 300}"})
+    host = Host(tree.root)
+    with hanging_is_a_failure():
+        assert databases(host, [host.process(10)], str(app)) == [inside]
+
+
+def test_whole_host_is_not_searched_for_what_runs_at_its_root(tree, monkeypatch):
+    tree.process(10, 1, NOHUP, cwd="/")
+    monkeypatch.setattr(os, "walk", lambda top: pytest.fail(f"{top} is searched"))
+    host = Host(tree.root)
+    assert databases(host, [host.process(10)], "/") == []
 
 
 def test_each_database_needs_a_place_and_is_told_the_setting_for_it(tree, wanted, tmp_path):

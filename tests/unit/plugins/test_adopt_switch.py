@@ -12,6 +12,7 @@ from ansible.module_utils.adopt_host import Host
 from ansible.module_utils.adopt_wanted import AdoptError, Wanted
 
 from tests.unit.plugins.adopt_machine import LINE, agent_by_hand, agents_named, ask, old_process, votes
+from tests.unit.plugins.adopt_tree import hanging_is_a_failure
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a process back to its user")
 
@@ -127,6 +128,15 @@ def test_originals_of_a_run_that_ended_early_are_not_overwritten(machine):
     adoption.save()
     assert (adoption.kept / "units/site.service").read_text() == "[Service]\n# somebody's\n"
     assert json.loads((adoption.kept / "plan.json").read_text())["units"] == {"site.service": "enabled"}
+
+
+def test_pipe_among_the_shared_files_is_left_behind(machine):
+    files = machine.app / "files"
+    files.mkdir()
+    (files / "photo.jpg").touch()
+    os.mkfifo(files / "control")
+    with hanging_is_a_failure():
+        assert list(machine.adoption().shared_files(str(machine.app))) == [files / "photo.jpg"]
 
 
 def test_link_in_the_data_leads_root_nowhere(machine, tmp_path):
