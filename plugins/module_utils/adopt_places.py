@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
-from ansible.module_utils.adopt_host import is_database, is_inside
+from ansible.module_utils.adopt_host import SKIPPED_DIRECTORIES, is_database, is_inside
 from ansible.module_utils.adopt_wanted import Wanted
-from ansible.module_utils.code_tree import excluded
+from ansible.module_utils.code_tree import excluded, tree
 
 
 def place_of(path: str, directory: str, wanted: Wanted) -> str | None:
@@ -48,6 +49,26 @@ def place_problems(databases: Mapping[str, str], directory: str, wanted: Wanted)
         "another place in adopt_databases, or name the one in the code in app_exclude if it is none of the app's"
         for place, one, other in collisions(databases, directory, wanted)
     ]
+
+
+def links_away(directory: str, uid: int, exclude: Collection[str], databases: Collection[str]) -> dict[str, str]:
+    """Return the links in an app's code that lead to what its user has elsewhere, such as uploads on a volume.
+
+    A link is copied as it is, so what it leads to would not come along, and the new site may not write there.
+
+    Args:
+        directory: where the app lives; one at the root of the host has none of its own.
+        uid: of the app's user. What is somebody else's the app only reads.
+        exclude: what is no code, as ``app_exclude`` says.
+        databases: those that were found; they have places of their own.
+    """
+    found = {}
+    for name, path in tree(Path(directory), [*exclude, *SKIPPED_DIRECTORIES]) if directory not in ("", "/") else ():
+        target = os.path.realpath(path)
+        away = path.is_symlink() and path.exists() and not is_inside(target, os.path.realpath(directory))
+        if away and Path(target).stat().st_uid == uid and target not in databases:
+            found[name] = target
+    return found
 
 
 def free_name(path: Path, taken: set[str], directory: str) -> str:

@@ -22,7 +22,7 @@ from ansible.module_utils.adopt_host import (
     family,
     is_inside,
 )
-from ansible.module_utils.adopt_places import place_of, place_problems
+from ansible.module_utils.adopt_places import links_away, place_of, place_problems
 from ansible.module_utils.adopt_units import belongs_to_site, is_transient, is_watched, neighbours_of, unit_files
 from ansible.module_utils.adopt_wanted import Wanted
 
@@ -50,6 +50,7 @@ class Found:
         transient: whether its service is gone once it is stopped.
         units: unit files that somebody installed for it, running or not.
         databases: each database and where it goes; empty where the settings do not say.
+        links: links in its code that lead to its user's files elsewhere, and where to.
         strangers: processes of others that have a database open.
         lines: of cron, about the app.
         agents: ngrok agents that were started by hand.
@@ -65,6 +66,7 @@ class Found:
     transient: bool = False
     units: tuple[str, ...] = ()
     databases: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, str] = field(default_factory=dict)
     strangers: tuple[Process, ...] = ()
     lines: tuple[Line, ...] = ()
     agents: tuple[Process, ...] = ()
@@ -149,6 +151,7 @@ def survey(host: Host, wanted: Wanted, midway: bool = False) -> Found:
         transient=is_transient(host.root, unit),
         units=tuple(unit_files(host.root, wanted.name, directory, members)),
         databases={path: place for path, place in places.items() if place is not None},
+        links=links_away(directory, one.uid, wanted.exclude, places),
         strangers=tuple(processes[pid] for pid, files in opened.items() if files & set(places)),
         lines=tuple(lines),
         agents=agents_of(processes, wanted.port),
@@ -222,6 +225,11 @@ def problems_of(found: Found, wanted: Wanted) -> list[str]:
         ),
     )
     told = [fault for bad, fault in faults if bad]
+    told += [
+        f"{name} in the code leads to {target}, which would not be taken along, nor could the new site write there: "
+        "move it into the code and name it in app_shared_paths, or in app_exclude if the app needs none of it"
+        for name, target in found.links.items()
+    ]
     return told + place_problems(found.databases, found.directory, wanted)
 
 

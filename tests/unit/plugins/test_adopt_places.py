@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 
 import pytest
+from ansible.module_utils import adopt_places, adopt_plan
 from ansible.module_utils.adopt_host import Host
 from ansible.module_utils.adopt_plan import problems_of, survey
 from ansible.module_utils.site_forms import are_places
@@ -18,7 +20,8 @@ def app(tree, tmp_path):
     """An app with a stale site.db beside its code, while the one that it uses lies elsewhere."""
     make_database(tmp_path / "app/site.db")
     named = {"A": make_database(tmp_path / "one/site.db"), "B": make_database(tmp_path / "two/site.db")}
-    tree.process(10, 1, ["python3", "app.py"], cwd=str(tmp_path / "app"), environ={"PATH": "/usr/bin:/bin", **named})
+    environ = {"PATH": "/usr/bin:/bin", **named}
+    tree.process(10, 1, ["python3", "app.py"], cwd=str(tmp_path / "app"), uid=os.getuid(), environ=environ)
     tree.listen(10)
     return tmp_path / "app"
 
@@ -50,6 +53,29 @@ def test_link_to_a_database_keeps_no_place_from_it(tree, wanted, app):
     (app / "site.db").unlink()
     (app / "site.db").symlink_to(app.parent / "one/site.db")
     assert told(tree, wanted, app, one="site.db", two="two.db") == []
+
+
+def test_uploads_that_a_link_in_the_code_leads_to_are_not_left_behind_in_silence(tree, wanted, app):
+    uploads = app.parent / "volume"
+    uploads.mkdir()
+    (app / "uploads").symlink_to(uploads)
+    (problem,) = told(tree, wanted, app, one="one.db", two="two.db")
+    assert f"uploads in the code leads to {uploads}, which would not be taken along" in problem
+    assert "app_shared_paths" in problem
+    assert told(tree, replace(wanted, exclude=["uploads"]), app, one="one.db", two="two.db") == []
+
+
+@pytest.mark.parametrize("target", ["app/static", "nowhere", "/proc/1/status"])
+def test_links_within_the_code_to_nothing_and_to_what_others_have_are_left_alone(
+    tree, wanted, app, target, monkeypatch
+):
+    (app / "static").mkdir()
+    (app / "link").symlink_to(app.parent / target)
+    if target.startswith("/"):
+        # Whoever runs these tests may be root himself.
+        links = adopt_places.links_away
+        monkeypatch.setattr(adopt_plan, "links_away", lambda directory, uid, *more: links(directory, uid + 1, *more))
+    assert told(tree, wanted, app, one="one.db", two="two.db") == []
 
 
 def test_database_below_another_ones_place_is_refused(tree, wanted, app):
