@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 
 import pytest
 
@@ -97,3 +99,21 @@ def test_what_a_release_starts_with_is_told_apart(tmp_path):
     assert len(seen) == 4
     (package / "notes.txt").write_text("no code")
     assert digest([package, file]) in seen
+
+
+def test_who_records_something_waits_for_another_who_does(releases, monkeypatch):
+    """The watch does so while a deploy is at work: one of the two lines would be lost."""
+    refused = []
+
+    def write(path, text):
+        handle = os.open(releases.root, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            refused.append(path.name)
+        finally:
+            os.close(handle)
+
+    monkeypatch.setattr("siterelease.releases.replace", write)
+    releases.record(action="deploy")
+    assert refused == ["deploys.jsonl"]

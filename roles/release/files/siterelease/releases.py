@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -170,8 +171,14 @@ class Releases:
     def record(self, **facts: Any) -> dict[str, Any]:
         """Append what was done to the journal, and return it."""
         entry = {"at": now(), **facts}
-        kept = [json.dumps(one) for one in self.records()][-KEPT_RECORDS + 1 :]
-        replace(self.journal, "".join(f"{line}\n" for line in (*kept, json.dumps(entry))))
+        handle = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # The watch records while a deploy is at work.
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            kept = [json.dumps(one) for one in self.records()][-KEPT_RECORDS + 1 :]
+            replace(self.journal, "".join(f"{line}\n" for line in (*kept, json.dumps(entry))))
+        finally:
+            os.close(handle)
         return entry
 
     def records(self) -> list[dict[str, Any]]:
