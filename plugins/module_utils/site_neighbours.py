@@ -30,7 +30,8 @@ def neighbour_problems(mine: Settings, others: Iterable[Settings]) -> list[Probl
                     found.append(Problem(name, f"{fault}: each site needs its own"))
             for name in OF_THE_MACHINE:
                 value, theirs = mine.values.get(name), other.values.get(name)
-                if None not in (value, theirs) and value != theirs:
+                # Only what they say counts: 0 and "0" are one size.
+                if None not in (value, theirs) and str(value) != str(theirs):
                     fault = f"is {value} on {mine.host} and {theirs} on {other.host}, which are one machine"
                     found.append(Problem(name, f"{fault} ({mine.address}): say the same in both"))
             mine_name, their_name = (one.values.get("app_name") for one in (mine, other))

@@ -254,8 +254,10 @@ def test_two_sites_on_one_machine_need_their_own_name_and_port(tmp_path):
 
 
 def test_two_sites_on_one_machine_say_the_same_of_it(tmp_path):
-    first = {"ansible_host": "192.0.2.77", "app_name": "one", "app_port": 5555, "host_timezone": "Europe/Berlin"}
-    second = {**first, "app_name": "two", "app_port": 5556, "host_timezone": "Etc/UTC", "host_packages": ["jq"]}
+    same = {"ansible_host": "192.0.2.77", "host_swap_size": 0}
+    first = {**same, "app_name": "one", "app_port": 5555, "host_timezone": "Europe/Berlin"}
+    second = {**same, "app_name": "two", "app_port": 5556, "host_timezone": "Etc/UTC", "host_packages": ["jq"]}
+    second["host_swap_size"] = "0"
     status, output = validate(write_inventory(tmp_path, {"one": first, "two": second}))
     assert status != 0
     assert re.search(r"host_timezone +is Europe/Berlin on one and Etc/UTC on two, which are one machine", output), (
