@@ -32,6 +32,8 @@ _COMPARED = ("app_name", "app_port", "ngrok_domain", *OF_THE_MACHINE)
 #: Set in group_vars/all, and nowhere else.
 _ALWAYS_THERE = "site_look_paths"
 _RETURNED = ("app_name", "app_user", "app_port", "service_memory_max")
+#: Who must be no person: roles take shell and home from them.
+_USERS = ("app_user", "ngrok_user")
 #: A balancer runs no app: what is set for all hosts means nothing there.
 _OF_APPS = ("app_", "service_", "release_", "front", "logrotate_", "monitor_")
 _BALANCED = ("app_name", "app_health_path", "app_bind_address")
@@ -106,8 +108,11 @@ class ActionModule(ActionBase):
             # The role host makes the app's user there too.
             haproxy["app_user"] = complete["host_user"]
             result["settings"] = {**haproxy, "service_memory_max": _BALANCER_MEMORY}
-        if not any(problem.name in ("app_user", "host_user") for problem in problems):
-            faults = user_faults(result["settings"].get("app_user"), self._play_context.remote_user)
+        if complete.get("ngrok_authtoken"):
+            result["settings"]["ngrok_user"] = complete["ngrok_user"]
+        if not any(problem.name in ("host_user", *_USERS) for problem in problems):
+            users = {name: result["settings"][name] for name in _USERS if name in result["settings"]}
+            faults = user_faults(users, self._play_context.remote_user)
             problems += [Problem(name, fault) for name, fault in faults]
         if problems:
             result["failed"] = True

@@ -12,6 +12,7 @@ description:
 options:
   name: {description: The app's name; also of its units., type: str, required: true}
   user: {description: The app's user; without one it has the app's name., type: str, default: ""}
+  tunnel_user: {description: The user of the tunnel's agent; none without a tunnel., type: str, default: ""}
   port: {description: The port that the app's socket takes., type: int, required: true}
   memory_max: {description: The most memory that the app may use; for example 1G., type: str, required: true}
   adopting: {description: Whether what listens on the port is there to be taken over., type: bool, default: false}
@@ -82,13 +83,14 @@ class Listener:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the site asks of the host. Sizes are in bytes."""
+    """What the site asks of the host. Sizes are in bytes; `tunnel_user` is empty without a tunnel."""
 
     name: str
     user: str
     port: int
     memory_max: int
     disk_free_min: int
+    tunnel_user: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Observed:
         mem_total: bytes.
         disk_free: directory -> bytes that are free on its disk.
         listeners: who listens on the wanted port; a pid of 0 is a process that could not be found.
-        logins: uid and shell of the users that exist, of those with the name of the app and of its user.
+        logins: uid and shell of the users that exist, of those with the name of the app and of its users.
     """
 
     init: str
@@ -166,14 +168,16 @@ def belongs_to_site(listener: Listener, name: str) -> bool:
 
 
 def login_problems(wanted: Wanted, observed: Observed) -> list[tuple[str, str]]:
-    """Name the persons who would be locked out: the role host takes shell and home from its user."""
+    """Name the persons who would be locked out: roles take shell and home from the users of their services."""
     found = []
-    # Where both are one name, the user only follows the app.
-    for name, setting in {wanted.user: "app_user", wanted.name: "app_name"}.items():
+    # Where two are one name, the user only follows the app.
+    users = {wanted.tunnel_user: "ngrok_user", wanted.user: "app_user", wanted.name: "app_name"}
+    for name, setting in users.items():
         uid, shell = observed.logins.get(name, (0, ""))
         if uid >= FIRST_LOGIN_UID and not shell.endswith(NO_LOGIN_SHELLS):
+            kind = setting.partition("_")[0]
             fault = f"{name} is a person's login (uid {uid}, {shell}), which would lose its shell and its home"
-            found.append((setting, f"{fault}: must be a name that nobody logs in with, for example {name[:27]}-app"))
+            found.append((setting, f"{fault}: must be a name that nobody logs in with, for example {name[:25]}-{kind}"))
     return found
 
 
@@ -330,7 +334,7 @@ def observe(wanted: Wanted) -> tuple[Observed, dict[str, Any]]:
         mem_total=int(memory[1]) * 1024 if memory else 0,
         disk_free={path: free_bytes(path) for path in ("/srv", "/var") if Path(path).is_dir()},
         listeners=listeners_on(wanted.port),
-        logins=logins_of((wanted.name, wanted.user)),
+        logins=logins_of((wanted.name, wanted.user, wanted.tunnel_user)),
     )
     facts = {
         "os": observed.os_id,
@@ -360,6 +364,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "user": {"type": "str", "default": ""},
+            "tunnel_user": {"type": "str", "default": ""},
             "port": {"type": "int", "required": True},
             "memory_max": {"type": "str", "required": True},
             "adopting": {"type": "bool", "default": False},
@@ -374,7 +379,8 @@ def main() -> None:
         memory_max, disk_free_min = parse_size(options["memory_max"]), parse_size(options["disk_free_min"])
     except ValueError as error:
         module.fail_json(msg=str(error))
-    wanted = Wanted(options["name"], options["user"] or options["name"], options["port"], memory_max, disk_free_min)
+    user = options["user"] or options["name"]
+    wanted = Wanted(options["name"], user, options["port"], memory_max, disk_free_min, options["tunnel_user"])
     observed, facts = observe(wanted)
     systemctl = module.get_bin_path("systemctl")
     version = module.run_command([systemctl, "--version"])[1] if systemctl else ""

@@ -29,6 +29,7 @@ class Encrypted(str):
 
 yaml.SafeDumper.add_representer(Encrypted, lambda dumper, text: dumper.represent_scalar("!vault", str(text), style="|"))
 
+TUNNEL = {"ngrok_authtoken": "a" * 40}
 # name of the case -> (bad settings, what the message must say; a regular expression on one line)
 CASES = {
     "port-text": ({"app_port": "abc"}, r'app_port +is "abc": must be a whole number from 1024 to 65535'),
@@ -82,6 +83,14 @@ CASES = {
         r"app_user +is ann, who logs in here for this run .*: must be a user that .* for example ann-app",
     ),
     "user-of-name": ({"ansible_user": "ann", "app_name": "ann"}, r"app_user +is ann, who logs in here"),
+    "user-of-tunnel": (
+        {**TUNNEL, "ngrok_domain": "g.example.org", "ansible_user": "ann", "ngrok_user": "ann"},
+        r"ngrok_user +is ann, who logs in here for this run .*: must be a user that .* for example ann-ngrok",
+    ),
+    "user-of-both": (
+        {**TUNNEL, "ngrok_domain": "h.example.org", "app_user": "web", "ngrok_user": "web"},
+        r"ngrok_user +is web like app_user, .*: must be a user of its own",
+    ),
     "user-system": ({"ansible_user": "ubuntu", "app_user": "ubuntu"}, r'app_user +is "ubuntu": must be the name of'),
     "version-number": ({"app_version": 1.10}, r"app_version +is 1.1: must be a tag"),
     "environment-name": ({"app_environment": {"A-B": "x"}}, r"app_environment +'A-B' is not a name"),

@@ -97,7 +97,15 @@ def test_a_person_s_login_does_not_become_the_user_of_the_app():
     assert sorted(name for name, _ in both) == ["app_name", "app_user"]
 
 
-def test_both_names_are_looked_up_on_the_host():
+def test_nor_does_it_become_the_user_of_the_tunnel():
+    wanted, host = replace(WANTED, tunnel_user="ann"), replace(GOOD, logins={"ann": (1001, "/bin/bash")})
+    ((about, fault),) = problems_of(wanted, host)
+    assert about == "ngrok_user"
+    assert fault.endswith("must be a name that nobody logs in with, for example ann-ngrok")
+    assert problems_of(WANTED, host) == []
+
+
+def test_all_names_are_looked_up_on_the_host():
     here = pwd.getpwuid(os.geteuid())
     observed, facts = preflight.observe(replace(WANTED, name="nobody-of-that-name", user=here.pw_name))
     assert observed.logins == {here.pw_name: (here.pw_uid, here.pw_shell)}
@@ -105,6 +113,8 @@ def test_both_names_are_looked_up_on_the_host():
     observed, facts = preflight.observe(replace(WANTED, name=here.pw_name, user="nobody-of-that-name"))
     assert observed.logins == {here.pw_name: (here.pw_uid, here.pw_shell)}
     assert facts["user"] == {}
+    observed, _ = preflight.observe(replace(WANTED, name="nobody-of-that-name", tunnel_user=here.pw_name))
+    assert observed.logins == {here.pw_name: (here.pw_uid, here.pw_shell)}
 
 
 @pytest.mark.parametrize(

@@ -230,19 +230,23 @@ def test_who_has_never_been_worked_for_by_ansible_is_not_warned_of_it(tmp_path):
 ASKED = """
 import json
 from ansible.module_utils.basic import AnsibleModule
-OPTIONS = "name user port memory_max adopting look look_units look_key".split()
+OPTIONS = "name user tunnel_user port memory_max adopting look look_units look_key".split()
 module = AnsibleModule({name: {"type": "raw"} for name in OPTIONS})
-module.fail_json(msg="asked " + json.dumps({name: module.params[name] for name in ("name", "user")}))
+module.fail_json(msg="asked " + json.dumps({name: module.params[name] for name in ("name", "user", "tunnel_user")}))
 """
+
+
+TUNNEL = {"ngrok_authtoken": "a" * 40, "ngrok_domain": "currents.example.org", "ngrok_user": "agent"}
 
 
 @pytest.mark.parametrize(
     ("settings", "wanted"),
     [
-        ({}, {"name": "currents", "user": "currents"}),
-        ({"app_user": "runner"}, {"name": "currents", "user": "runner"}),
+        ({}, {"name": "currents", "user": "currents", "tunnel_user": ""}),
+        ({"app_user": "runner"}, {"name": "currents", "user": "runner", "tunnel_user": ""}),
+        (TUNNEL, {"name": "currents", "user": "currents", "tunnel_user": "agent"}),
         # A balancer runs no app, but the role host makes the user there too.
-        ({"app_user": "runner", "balances": True}, {"name": "haproxy", "user": "runner"}),
+        ({"app_user": "runner", "balances": True}, {"name": "haproxy", "user": "runner", "tunnel_user": ""}),
     ],
 )
 def test_the_look_at_the_host_is_told_whose_login_the_role_host_would_change(copy, tmp_path, settings, wanted):
