@@ -29,6 +29,8 @@ class ActionModule(ActionBase):
         if entries and all(seen.holds(entry) for entry in entries):
             return {"changed": False, "written": [], "diff": []}
         result = self._execute_module(task_vars=task_vars)
+        if self._task.check_mode:
+            seen.plan(result.get("written") or [])
         if result.get("changed") or result.get("failed"):
             seen.forget(str(entry["path"]) for entry in entries)
         return result

@@ -34,7 +34,8 @@ class ActionModule(ActionBase):
         if not _ASKED & set(options) and settled(seen, options):
             return {"changed": False, "restarts": [], "steps": []}
         seen.forget()
-        return self._execute_module(task_vars=task_vars)
+        planned = {"would_write": seen.would_write} if self._task.check_mode else {}
+        return self._execute_module(module_args={**options, **planned}, task_vars=task_vars)
 
 
 def settled(seen: Seen, options: Mapping[str, Any]) -> bool:

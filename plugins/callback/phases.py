@@ -20,6 +20,7 @@ if str(_REPOSITORY) not in sys.path:
 
 from plugins.module_utils.run_report import (
     Phase,
+    at_once,
     counted,
     failure_lines,
     host_rows,
@@ -336,11 +337,12 @@ class CallbackModule(DefaultCallback):
         self._print_recap(stats)
 
     def _print_restarts(self) -> None:
-        word = "Would restart" if context.CLIARGS.get("check") else "Restarted"
+        dry = context.CLIARGS.get("check")
+        word = "Would restart" if dry else "Restarted"
         if not self._restarts:
             self._say(f"{word}: nothing")
             return
-        for host, unit, action, why in dict.fromkeys(self._restarts):
+        for host, unit, action, why in at_once(self._restarts) if dry else dict.fromkeys(self._restarts):
             reason = f": {why}" if why else ""
             self._say(f"{word}: {unit} on {host} ({action}){reason}", C.COLOR_CHANGED)
 

@@ -99,7 +99,10 @@ def _one(path: str, key: str) -> dict[str, dict[str, Any]]:
 
 MACHINE = (Path("/proc/sys/kernel/random/boot_id"), Path("/etc/machine-id"))
 #: What a run knows of a host that it has not looked at.
-NOTHING = {"machine": "", "patterns": [], "key": "", "paths": {}, "packages": [], "units": {}, "app": {}, "about": {}}
+NOTHING: dict[str, Any] = {
+    **{"machine": "", "patterns": [], "key": "", "paths": {}, "packages": [], "units": {}, "app": {}, "about": {}},
+    "would_write": [],
+}
 #: What the modules are told that look.
 OPTIONS: dict[str, dict[str, Any]] = {
     "look": {"type": "list", "elements": "str", "default": []},
@@ -230,6 +233,8 @@ class Seen:
         self.app: dict[str, Any] = known["app"]
         #: What was asked of it, to be asked again.
         self.about: dict[str, Any] = known["about"]
+        #: Files that this dry run would have written by now.
+        self.would_write: Sequence[str] = known["would_write"]
 
     def keep(self, options: Mapping[str, Any], key: str, result: dict[str, Any]) -> dict[str, Any]:
         """Take what the host saw out of a module's result and keep it in place of what was known; return the rest.
@@ -276,7 +281,12 @@ class Seen:
         for other in self._file.parent.glob("host-look-*.json"):
             known = json.loads(other.read_text(encoding="utf-8"))
             if other != self._file and known["machine"] == self.machine:
-                self._put(other, {**NOTHING, "machine": self.machine, "packages": known["packages"]})
+                self._put(other, NOTHING | {name: known[name] for name in ("machine", "packages", "would_write")})
+
+    def plan(self, paths: Iterable[str]) -> None:
+        """Take note of files that a dry run would write: what a process reads would restart it later."""
+        self.would_write = sorted({*self.would_write, *paths})
+        self._write()
 
     def knows(self, path: str) -> bool:
         """Tell whether it was looked for."""

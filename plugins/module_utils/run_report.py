@@ -92,6 +92,20 @@ def restarts_in(result: Mapping[str, Any], action: str, state: object, why: str)
     return found
 
 
+def at_once(restarts: Iterable[tuple[str, str, str, str]]) -> list[tuple[str, str, str, str]]:
+    """Return one entry for all reasons that a dry run has found for the same.
+
+    The run itself restarts once where it can: a new release starts with the settings that were written before.
+
+    Args:
+        restarts: (host, unit, action, why).
+    """
+    reasons: dict[tuple[str, str, str], dict[str, None]] = {}
+    for host, unit, action, why in restarts:
+        reasons.setdefault((host, unit, action), {})[why] = None
+    return [(*what, "; ".join(filter(None, whys))) for what, whys in reasons.items()]
+
+
 def host_rows(serves: Mapping[str, Mapping[str, Any]], failed: Iterable[str]) -> list[tuple[str, str, str]]:
     """Return the table of hosts and the release that each has; nothing for a single host.
 

@@ -24,6 +24,11 @@ options:
     type: list
     elements: path
     default: []
+  would_write:
+    description: In check mode, files that the run would have written by now; the action plugin of the same name knows.
+    type: list
+    elements: path
+    default: []
   expect:
     description: Properties of C(systemctl show) that must hold once it runs. Sizes may be written like 800M.
     type: dict
@@ -83,6 +88,8 @@ class Systemd:
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
+        #: Files that count as changed, because a dry run has only said that it would write them.
+        self.would_write = frozenset(module.params["would_write"])
 
     def run(self, *words: str) -> str:
         """Run systemctl; fail the task with its words when it does not succeed."""
@@ -114,8 +121,15 @@ class Systemd:
                 text = Path(record).read_text(encoding="utf-8")
             except FileNotFoundError:
                 return ["its record of inputs"]
-            return changed_inputs(text, lambda path: Path(path).read_bytes())
-        return changed_after(newer, state.get("ActiveEnterTimestampMonotonic"))
+            return changed_inputs(text, self.read)
+        younger = changed_after(newer, state.get("ActiveEnterTimestampMonotonic"))
+        return [path for path in newer if path in younger or path in self.would_write]
+
+    def read(self, path: str) -> bytes:
+        """Return what a file holds. Raises OSError for one that would be another."""
+        if path in self.would_write:
+            raise FileNotFoundError(path)
+        return Path(path).read_bytes()
 
     def newer_than_loaded(self, paths: Sequence[str]) -> list[str]:
         """Name the files that changed after systemd last read its units.
@@ -161,6 +175,7 @@ def main() -> None:
             "started_with": {"type": "path"},
             "socket_started_with": {"type": "path"},
             "newer_files": {"type": "list", "elements": "path", "default": []},
+            "would_write": {"type": "list", "elements": "path", "default": []},
             "expect": {"type": "dict", "default": {}},
             "health_url": {"type": "str", "default": ""},
             "health_timeout_seconds": {"type": "int", "default": 60},

@@ -108,7 +108,7 @@ def main() -> None:
     if said.get("failed"):
         module.fail_json(msg=said["msg"], **serves(said))
     rows = summary_of(action, said)
-    look = app_again(module.params["look_app"]) if said.get("restarts") else {}
+    look = app_again(module.params["look_app"]) if said.get("restarts") and not module.check_mode else {}
     module.exit_json(**said, **serves(said), **({"summary": rows} if rows else {}), **look)
 
 

@@ -38,6 +38,15 @@ def test_deploys_in_a_row_lose_nothing_and_are_seen_from_outside(deploy, visitor
     assert hooks == [f"/srv/currents/releases/{current()}/code"] * 2, "both ran in the new release, as the app's user"
 
 
+def test_a_dry_run_says_what_it_would_restart_and_restarts_nothing(playbook, show):
+    run = show("currents.service", "InvocationID")
+    done = playbook("deploy", "--check", app_threads=3)
+    assert done.code == 0, done.output
+    assert "Would restart: currents.service" in done.output
+    assert "/etc/currents/gunicorn.json changed" in done.output
+    assert show("currents.service", "InvocationID") == run
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_release_is_refused_with_its_cause_and_nobody_noticed(deploy, visitors, current, show, root, kind):
     before, run = current(), show("currents.service", "InvocationID")

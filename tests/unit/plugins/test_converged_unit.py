@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +18,7 @@ from ansible.module_utils.testing import patch_module_args
 from plugins.modules import converged_unit
 from tests.unit.plugins.unit_states import APP, SOCKET, record
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 # One directory per unit, one file per property.
 SYSTEMCTL = """#!/bin/sh
 state={state}
@@ -113,6 +119,53 @@ def test_a_changed_input_restarts_once_and_is_the_reason(host):
     assert result["restarts"] == [{"unit": APP, "action": "restart", "why": f"{host.config} changed"}]
     assert host.acts() == [f"restart {APP}"]
     assert host.run(started_with=str(host.started))["changed"] is False
+
+
+def test_a_dry_run_names_what_files_that_it_would_write_would_restart(host):
+    recording(host)
+    host.started.write_text(record({str(host.config): b"A=1\n"}))
+    wanted = [{"unit": APP, "action": "restart", "why": f"{host.config} changed"}]
+    inputs = {"started_with": str(host.started), "newer_files": [str(host.config)]}
+    os.utime(host.config, (1, 1))
+    for kind, value in inputs.items():
+        result = host.run(check=True, would_write=[str(host.config)], **{kind: value})
+        assert (result["changed"], result["restarts"]) == (True, wanted), kind
+        assert host.run(check=True, would_write=["/etc/other"], **{kind: value})["restarts"] == [], kind
+    assert host.acts() == []
+
+
+PLAY = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - name: Write
+      config_files:
+        files: [{path: "{{ path }}", content: "A=2\n", mode: "0644", owner: "{{ me }}", group: "{{ us }}"}]
+    - name: Run
+      converged_unit: {name: "{{ unit }}", started_with: "{{ record }}"}
+"""
+
+
+def test_a_play_says_beforehand_what_it_will_restart(host, tmp_path):
+    recording(host)
+    host.started.write_text(record({str(host.config): b"A=1\n"}))
+    (tmp_path / "play.yml").write_text(PLAY)
+    me, us = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+    variables = {"path": str(host.config), "record": str(host.started), "unit": APP, "me": me, "us": us}
+
+    def play(*words):
+        argv = [Path(sys.executable).with_name("ansible-playbook"), "-i", "one,", "-c", "local", tmp_path / "play.yml"]
+        argv += ["-e", json.dumps(variables), "-e", f"ansible_python_interpreter={sys.executable}", *words]
+        plain = os.environ | {"ANSIBLE_FORCE_COLOR": "0"}
+        done = subprocess.run(argv, cwd=REPOSITORY, env=plain, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    what = f"{APP} on one (restart): {host.config} changed\n"
+    assert f"Would restart: {what}" in play("--check")
+    assert host.config.read_text() == "A=1\n"
+    assert f"Restarted: {what}" in play()
+    assert "Would restart: nothing" in play("--check")
 
 
 def test_a_restart_lost_by_an_interrupted_run_is_made_up_for(host):

@@ -136,8 +136,10 @@ def test_what_a_run_writes_for_one_app_is_forgotten_of_all_apps_on_that_machine(
     found = {"paths": look([f"{host}/**"], "key"), "packages": ["cron"], "units": {}, "app": {"links": {}}}
     Seen(run, "two").keep({"look": [f"{host}/**"]}, "key", {"seen": {**found, "machine": name}})
     assert Seen(run, "two").holds(entry(host / "sub/file"))
+    Seen(run, "two").plan(["/etc/b", "/etc/a"])
     seen.forget(["/elsewhere"])
     two = Seen(run, "two")
+    assert two.would_write == ["/etc/a", "/etc/b"], "the rest of its dry run goes by that"
     assert (two.holds(entry(host / "sub/file")), bool(two.app)) == (known,) * 2
     assert two.has_packages(["cron"]), "nothing takes them away"
     assert Seen(run, "one").holds(entry(host / "sub/file")), "of its own only what it writes"

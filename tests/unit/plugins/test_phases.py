@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from molecule.command.idempotence import Idempotence
 
-from plugins.module_utils.run_report import counted, failure_lines, host_rows, restarts_in, table, tail
+from plugins.module_utils.run_report import at_once, counted, failure_lines, host_rows, restarts_in, table, tail
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CANARY = "canary7c1fe0"
@@ -93,9 +93,9 @@ class ActionModule(ActionBase):
             return {"failed": len(Path(counter).read_text()) < 3}
         if options.get("fails"):
             return {"failed": True, "msg": "bad", "stderr": options.get("text", "")}
-        restarts = [{"unit": "currents.service", "action": "restart", "why": "its settings changed"}]
+        restart = {"unit": "currents.service", "action": "restart", "why": options.get("why", "its settings changed")}
         summary = [["address", "http://192.0.2.1:5555"], ["release", "v1"]]
-        return {"changed": True, "restarts": restarts, "summary": summary}
+        return {"changed": True, "restarts": [restart], "summary": summary}
 """
 FAILING = """
 - name: Bad luck
@@ -129,7 +129,8 @@ LOOPED = """
     - name: Try each
       reporting:
         fails: "{{ item == 'bad' }}"
-      loop: [good, bad]
+        why: "{{ item }}"
+      loop: [good, better, bad]
       changed_when: false
 """
 
@@ -264,7 +265,7 @@ def test_only_the_bad_items_of_a_loop_are_shown(tmp_path):
 def test_check_mode_is_announced(tmp_path):
     output = run(tmp_path, LOOPED, "--check")[1]
     assert output.startswith("check mode: nothing is changed\n")
-    assert "Would restart" in output
+    assert "Would restart: currents.service on currents (restart): good; better\n" in output
 
 
 def test_more_verbosity_gives_ansibles_own_output(tmp_path):
@@ -301,6 +302,12 @@ def test_restarts_of_service_modules_count_too():
     assert done == [("cron", "restart", "task Restart cron")]
     assert restarts_in(result, "ansible.builtin.systemd_service", "started", "") == []
     assert restarts_in({**result, "changed": False}, "systemd", "restarted", "") == []
+
+
+def test_a_dry_run_names_a_unit_once_with_all_reasons():
+    restarts = [("web1", "a.service", "restart", why) for why in ("release b", "x changed", "release b", "")]
+    others = [("web2", "a.service", "restart", ""), ("web1", "a.service", "stop", "its socket changes")]
+    assert at_once([*restarts, *others]) == [("web1", "a.service", "restart", "release b; x changed"), *others]
 
 
 def test_restarts_in_items_of_a_loop_are_found():

@@ -244,15 +244,18 @@ def test_no_room_is_said_before_a_copy_is_begun(settings, filled, monkeypatch):
     assert not [path for path in settings.backups.iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize(("restarts", "looked"), [([{"unit": "app.service"}], True), ([], False)])
-def test_after_a_restart_the_answer_tells_how_the_app_runs(monkeypatch, tmp_path, restarts, looked):
+@pytest.mark.parametrize(
+    ("restarts", "dry", "looked"),
+    [([{"unit": "app.service"}], False, True), ([], False, False), ([{"unit": "app.service"}], True, False)],
+)
+def test_after_a_restart_the_answer_tells_how_the_app_runs(monkeypatch, tmp_path, restarts, dry, looked):
     said, answers = {"changed": True, "restarts": restarts, "current": "one"}, []
 
     about = {"units": ["app.service"]}
 
     class Module:
         def __init__(self, **named):
-            self.check_mode, self.params = False, {**ASKED, "look_app": about}
+            self.check_mode, self.params = dry, {**ASKED, "look_app": about}
 
         def run_command(self, argv):
             return 0, json.dumps(said), ""

@@ -89,13 +89,15 @@ def test_nothing_to_do_does_nothing(settings, releases, systemd, running):
 def test_a_dry_run_only_says(settings, releases, build, systemd, running):
     build("second")
     outcome = deploy(settings, releases, check=True)
-    assert outcome.changed
+    assert (outcome.changed, [one["why"] for one in outcome.restarts]) == (True, ["release second"])
     assert (systemd.asked, releases.pointed("current")) == ([], "one")
     assert releases.records()[-1]["release"] == "one"
 
 
-def test_a_dry_run_before_there_is_anything(settings, releases):
-    assert deploy(settings, releases, check=True).changed
+def test_a_dry_run_before_there_is_anything(settings, releases, systemd):
+    systemd.active = "inactive"
+    outcome = deploy(settings, releases, check=True)
+    assert (outcome.changed, outcome.restarts) == (True, [])
     with pytest.raises(ReleaseError, match="no finished release"):
         deploy(settings, releases)
 
@@ -328,7 +330,8 @@ def test_a_dry_rollback_changes_nothing(settings, releases, build, systemd, runn
     build("second")
     deploy(settings, releases)
     systemd.asked.clear()
-    assert rollback(settings, releases, "", "me", restore=False, check=True).text == "from second to one"
+    said = rollback(settings, releases, "", "me", restore=False, check=True)
+    assert (said.text, said.restarts[0]["why"]) == ("from second to one", "rollback to one")
     assert (systemd.asked, releases.pointed("current")) == ([], "second")
 
 

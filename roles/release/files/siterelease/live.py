@@ -74,7 +74,6 @@ def bring_up(settings: Settings, releases: Releases, name: str, previous: str, *
     if not running:
         # The first deploy: units and socket are started by whoever installs them.
         return Outcome(True, f"{name} is current")
-    restarts = [{"unit": settings.unit, "action": "restart", "why": f"release {name}"}]
     try:
         if settings.watched.exists():
             start_watch(settings)
@@ -84,7 +83,12 @@ def bring_up(settings: Settings, releases: Releases, name: str, previous: str, *
     except ReleaseError as error:
         result = take_back(settings, releases, name, previous, str(error))
         raise ReleaseError(f"release {name} {result}.\n{error}") from error
-    return Outcome(True, f"{name} is current", restarts=restarts)
+    return Outcome(True, f"{name} is current", restarts=restarts_for(settings, name))
+
+
+def restarts_for(settings: Settings, name: str) -> list[dict[str, str]]:
+    """Return what is restarted for a release to go live, and why."""
+    return [{"unit": settings.unit, "action": "restart", "why": f"release {name}"}]
 
 
 def restart(settings: Settings) -> None:

@@ -50,8 +50,9 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
             words = f"the database stays as it is ({error})"
         text += f"; {words}"
     facts = {"release": target, "previous": current, "lost_rows": lost, "backup": backup}
+    restarts = [{"unit": settings.unit, "action": "restart", "why": f"rollback to {target}"}]
     if check:
-        return Outcome(True, text, facts)
+        return Outcome(True, text, facts, restarts)
     start = time.monotonic()
     # What a full disk does not bear comes before anything is stopped.
     releases.write(target, LIVE, {"last": time.time(), "at": now()})
@@ -77,7 +78,6 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
         others = ", ".join(name for name in good if name != target) or "none"
         raise ReleaseError(f"{target} is current now, and {error}\nOther good releases: {others}") from error
     releases.record(**entry, result="live", why="", seconds=round(time.monotonic() - start, 1))
-    restarts = [{"unit": settings.unit, "action": "restart", "why": f"rollback to {target}"}]
     return Outcome(True, text, facts, restarts)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from siterelease import database, host, snapshot, trial
 from siterelease.host import ReleaseError
-from siterelease.live import Outcome, bring_up, cut_off, go_live, serves, take_back
+from siterelease.live import Outcome, bring_up, cut_off, go_live, restarts_for, serves, take_back
 from siterelease.releases import BAD, CUT_OFF, HELD, LIVE, Releases, now
 from siterelease.settings import Settings
 
@@ -41,7 +41,7 @@ def switch(
     """
     name, previous = asked or releases.pointed("next"), releases.pointed("current")
     if check and not releases.complete(name):
-        return Outcome(True, f"{name or 'the first release'} would be proven, and become current")
+        return foretold(settings, name, previous)
     finish_take_back(settings, releases, check=check)
     try:
         if not check:
@@ -54,17 +54,16 @@ def switch(
     # A mark on what is current is from a run that was cut off: it shows once more whether it is sound.
     proven = trial.is_proven(settings, releases, name) and not (name == previous and releases.is_bad(name))
     owed = releases.begun(name) if name == previous else {}
-    if owed and check:
-        return Outcome(True, f"{name} is current, and what its switch has left undone would be done")
+    settled = name == previous and proven and not owed
+    if check and not settled:
+        return foretold(settings, name, previous, owed=bool(owed))
     if owed and proven:
         return finish(settings, releases, owed, hold=hold)
-    if name == previous and proven:
+    if settled:
         kept = snapshot.has(settings, name)
         if not (check or kept):
             snapshot.take(settings, name)
         return Outcome(False, f"{name} is current", {"settled": kept})
-    if check:
-        return Outcome(name != previous, f"{name} would be proven, and become current in place of {previous or 'none'}")
     try:
         return change(settings, releases, name, previous, who, proven=proven, hold=hold)
     except OSError as error:
@@ -72,6 +71,25 @@ def switch(
         if releases.pointed("current") != previous:
             raise
         raise with_old_settings(settings, previous, not_switched(name, previous, error)) from error
+
+
+def foretold(settings: Settings, name: str, previous: str, *, owed: bool = False) -> Outcome:
+    """Return what a dry run says of a switch, and of what it would restart.
+
+    Args:
+        settings: of the site.
+        name: the release; empty for one that nobody has built yet.
+        previous: the one that is current; empty for none.
+        owed: whether its switch was cut off, and its end is still to be done.
+    """
+    if name == previous and name and not owed:
+        return Outcome(False, f"{name} is current, and would be proven once more")
+    text = f"{name or 'the first release'} would be proven, and become current"
+    if previous:
+        text += f" in place of {previous}"
+    if owed:
+        text = f"{name} is current, and what its switch has left undone would be done"
+    return Outcome(True, text, restarts=restarts_for(settings, name) if serves(settings) else [])
 
 
 def change(
