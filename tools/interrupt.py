@@ -55,7 +55,7 @@ def document(
     """
     failed = [outcome for outcome in outcomes if outcome.faults]
     rows = [
-        [one.where, one.served, str(one.requests), f"{one.heal_seconds:.0f}", "; ".join(one.faults) or "yes"]
+        [one.where, one.served, str(one.requests), f"{one.heal_seconds:.0f}", "**no**" if one.faults else "yes"]
         for one in outcomes
     ]
     return "\n".join(
@@ -76,6 +76,7 @@ def document(
             "",
             *table(["interrupted after", "served then", "visitors", "rerun s", "healed"], rows),
             "",
+            *(line for one in failed for line in (f"{one.where}:", "", "```", *one.faults, "```", "")),
         ]
     )
 

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -188,3 +189,18 @@ def test_before_the_first_start_no_database_is_missed(settings, releases, build,
     systemd.active = "inactive"
     build("one")
     assert deploy(replace(settings, databases=("app.db",)), releases).text == "one is current"
+
+
+def test_a_file_that_its_app_takes_away_in_the_middle_of_the_look_is_no_database(settings, monkeypatch):
+    live, passing = fill(settings.data_dir / "app.db", 1), settings.data_dir / "app.db-wal"
+    passing.touch()
+    looked_at = Path.is_file
+
+    def and_gone(self):
+        there = looked_at(self)
+        if self == passing:
+            self.unlink()
+        return there
+
+    monkeypatch.setattr(Path, "is_file", and_gone)
+    assert database.found(settings) == [live]

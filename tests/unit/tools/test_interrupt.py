@@ -123,7 +123,10 @@ def test_the_page_counts_what_was_not_healed():
     text = document([Step(1, "x", True)], [1], [good, bad], "a machine")
     assert "2 interruptions, 1 not healed." in text
     assert "| 3 app : uv \\| Bring | A | 9 | 0 | yes |" in text
-    assert "| power | B | 0 | 0 | lost; torn |" in text
+    assert "| power | B | 0 | 0 | **no** |" in text
+    assert "\n\npower:\n\n```\nlost\ntorn\n```\n" in text, (
+        "what failed has lines of its own: a table has no room for them"
+    )
 
 
 def test_an_interruption_that_nothing_can_follow_is_the_last_one_and_keeps_those_before_it():

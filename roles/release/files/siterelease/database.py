@@ -89,8 +89,12 @@ def missing(settings: Settings) -> list[str]:
 
 
 def _starts_with_magic(path: Path) -> bool:
-    with path.open("rb") as content:
-        return content.read(len(MAGIC)) == MAGIC
+    try:
+        with path.open("rb") as content:
+            return content.read(len(MAGIC)) == MAGIC
+    except FileNotFoundError:
+        # An app that serves goes on meanwhile: SQLite takes a -wal away with the last connection.
+        return False
 
 
 def work(settings: Settings, copies: list[tuple[Path, Path]], counts: list[Path]) -> dict[str, dict[str, int]]:
