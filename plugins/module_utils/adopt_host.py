@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ansible.module_utils.host_listeners import listening_inodes
+
 #: https://www.sqlite.org/fileformat.html, section 1.3
 SQLITE_MAGIC = b"SQLite format 3\0"
 #: What holds no data of the app's own, and may be huge.
@@ -21,7 +23,6 @@ SERVERS = re.compile(r"(python|pypy)[0-9.]*|uwsgi(-core)?|gunicorn|waitress-serv
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish"})
 CONTAINERS = re.compile(r"docker|containerd|libpod|kubepods|/lxc|machine\.slice")
 OWN_SIGNALS = frozenset({signal.SIGPIPE, signal.SIGXFSZ})
-_LISTEN = "0A"
 
 Run = Callable[[Sequence[str]], tuple[int, str, str]]
 
@@ -178,12 +179,6 @@ def plain_file(target: str) -> str:
     """Return an open file's path; empty for pipes, sockets, terminals and what was deleted."""
     ordinary = target.startswith("/") and not target.startswith("/dev/") and not target.endswith(" (deleted)")
     return target if ordinary else ""
-
-
-def listening_inodes(table: str, port: int) -> set[str]:
-    """Return the inodes of the sockets that listen on a port, from /proc/net/tcp or tcp6 (proc(5))."""
-    rows = (line.split() for line in table.splitlines()[1:])
-    return {row[9] for row in rows if len(row) > 9 and row[3] == _LISTEN and int(row[1].rsplit(":", 1)[1], 16) == port}
 
 
 def is_inside(path: str, directory: str) -> bool:

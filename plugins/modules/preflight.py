@@ -58,6 +58,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.host_listeners import Listener, listeners_on, read
 from ansible.module_utils.host_lock import DIRECTORY, Taken, take
 from ansible.module_utils.host_look import OPTIONS, everything
 
@@ -67,18 +68,7 @@ MACHINES_64_BIT = frozenset({"x86_64", "aarch64", "ppc64le", "s390x", "riscv64"}
 SYSTEM_MEMORY_BYTES = 192 * 1024**2
 FIRST_LOGIN_UID = 1000
 NO_LOGIN_SHELLS = ("nologin", "false", "sync")
-_LISTEN = "0A"
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
-
-
-@dataclass(frozen=True)
-class Listener:
-    """A process that listens on a TCP port; `cgroup` is the path below which systemd accounts it."""
-
-    pid: int
-    user: str
-    command: str
-    cgroup: str
 
 
 @dataclass(frozen=True)
@@ -136,19 +126,6 @@ def parse_size(text: str) -> int:
 def mebibytes(number: int) -> str:
     """Return a number of bytes as "512M"."""
     return f"{number // 1024**2}M"
-
-
-def listening_inodes(table: str, port: int) -> set[int]:
-    """Return the inodes of the sockets that listen on a port, from the text of /proc/net/tcp or tcp6.
-
-    Fields: proc(5); the local address ends with the port in hexadecimal, state 0A is LISTEN, field 9 the inode.
-    """
-    found = set()
-    for line in table.splitlines()[1:]:
-        fields = line.split()
-        if len(fields) > 9 and fields[3] == _LISTEN and int(fields[1].rsplit(":", 1)[1], 16) == port:
-            found.add(int(fields[9]))
-    return found
 
 
 def parse_os_release(text: str) -> dict[str, str]:
@@ -235,55 +212,6 @@ def report(host: str, problems: list[tuple[str, str]]) -> str:
     width = max(len(about) for about, _ in problems)
     rows = [f"  {about:<{width}}  {fault}" for about, fault in problems]
     return "\n".join([f"{count} on the host {host}; nothing was changed:", *rows])
-
-
-def read(path: str) -> str:
-    """Return the text of a file, or nothing where it is missing or has just gone with its process."""
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def holders(inodes: set[int]) -> set[int]:
-    """Return the processes that hold one of these sockets."""
-    links = {f"socket:[{inode}]" for inode in inodes}
-    found = set()
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            try:
-                if any(str(handle.readlink()) in links for handle in (process / "fd").iterdir()):
-                    found.add(int(process.name))
-            except OSError:
-                continue  # the process has ended, or a handle of it was closed meanwhile
-    return found
-
-
-def describe(pid: int) -> Listener:
-    """Look up who a process is."""
-    try:
-        uid = Path(f"/proc/{pid}").stat().st_uid
-    except OSError:
-        return Listener(0, "", "", "")
-    try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = str(uid)
-    # Only the program and its first two arguments: later ones may be secrets.
-    words = read(f"/proc/{pid}/cmdline").split("\0")[:3]
-    command = " ".join(word for word in words if word)[:80] or read(f"/proc/{pid}/comm").strip()
-    cgroup = read(f"/proc/{pid}/cgroup").strip().rsplit("::", 1)[-1]
-    return Listener(pid, user, command, cgroup)
-
-
-def listeners_on(port: int) -> tuple[Listener, ...]:
-    """Return who listens on a TCP port."""
-    inodes = listening_inodes(read("/proc/net/tcp"), port) | listening_inodes(read("/proc/net/tcp6"), port)
-    if not inodes:
-        return ()
-    pids = holders(inodes)
-    # A socket of the site is held by systemd and by its service at once; both are found and both are its own.
-    return tuple(describe(pid) for pid in sorted(pids)) or (Listener(0, "", "", ""),)
 
 
 def free_bytes(directory: str) -> int:

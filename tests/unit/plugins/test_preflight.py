@@ -13,14 +13,12 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
+from plugins.module_utils.host_listeners import Listener, listeners_on, listening_inodes
 from plugins.modules import preflight
 from plugins.modules.preflight import (
-    Listener,
     Observed,
     Wanted,
     belongs_to_site,
-    listeners_on,
-    listening_inodes,
     parse_os_release,
     parse_size,
     problems_of,
@@ -146,7 +144,7 @@ def test_listening_sockets_are_read_from_the_kernels_tables():
         "   1: 0100007F:15B3 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n"
         "   2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1\n"
     )
-    assert listening_inodes(table, 5555) == {4711}
+    assert listening_inodes(table, 5555) == {"4711"}
     assert listening_inodes("", 5555) == set()
 
 
