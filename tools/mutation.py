@@ -1,7 +1,7 @@
 """Break the infrastructure line by line, in copies of the repository, and see whether a test notices each time.
 
-`tools/mutations.yml` lists the directives that matter: where each stands, what it is turned into, and which tests
-should see it. Every entry is tried in three steps, as far as needed: its own tests, then the whole unit suite, and with
+The files in `tools/mutations` list the directives that matter: where each stands, what it is turned into, and which
+tests should see it. Every entry is tried in three steps, as far as needed: its own, then the whole unit suite, and with
 ``--molecule`` its scenario on real machines. What nobody notices has survived: that line may break unseen.
 
 Exit codes: 0 when every one was noticed, 1 when one survived, 2 when nothing can be said (the list is out of date, or
@@ -51,7 +51,7 @@ HEADING = """\
 `make mutation` breaks one line after the other, each in a copy of the repository, and runs the tests on it: those that
 should notice, then the whole unit suite. A test counts when it fails twice with the line broken and passes with the
 line whole; tests that hang have noticed too, and their row says so. What nobody notices could break unseen, so nothing
-may be left. The lines are listed in `tools/mutations.yml`; this page is what the last run wrote.
+may be left. The lines are listed in `tools/mutations`; this page is what the last run wrote.
 """
 
 

@@ -1,4 +1,4 @@
-"""The list of what is broken on purpose: `tools/mutations.yml`, read, and held against the repository."""
+"""The list of what is broken on purpose: `tools/mutations`, read, and held against the repository."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-LIST = "tools/mutations.yml"
+#: A directory: `PLAN` says how they are tried, each other file lists those of one part of the project.
+LIST, PLAN = "tools/mutations", "plan.yml"
 
 
 class ListError(Exception):
@@ -79,21 +80,25 @@ def mutation_of(entry: Mapping[str, Any]) -> Mutation:
     return Mutation(tests=words_of(entry["tests"]), **texts)
 
 
-def load(path: Path) -> Plan:
+def load(directory: Path) -> Plan:
     """Read the list.
 
     Raises:
         ListError: it is not readable, or an entry is not complete.
     """
+    path = directory / PLAN
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        mutations: list[Mutation] = []
+        for path in sorted(set(directory.glob("*.yml")) - {directory / PLAN}):
+            mutations += map(mutation_of, yaml.safe_load(path.read_text(encoding="utf-8")))
         return Plan(
             suite=words_of(raw["suite"]),
             ignored=words_of(raw["ignored"]),
             tests_seconds=float(raw["seconds"]["tests"]),
             suite_seconds=float(raw["seconds"]["suite"]),
             scenario_seconds=float(raw["seconds"]["scenario"]),
-            mutations=tuple(mutation_of(entry) for entry in raw["mutations"]),
+            mutations=tuple(mutations),
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ListError(f"{path.name} cannot be read: {type(error).__name__}: {error}") from error

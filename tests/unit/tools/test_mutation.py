@@ -15,7 +15,7 @@ import yaml
 
 from tools import mutation
 from tools.mutation import main, page, snapshot
-from tools.mutation_list import LIST, ListError, Mutation, check, load, without_effect
+from tools.mutation_list import LIST, PLAN, ListError, Mutation, check, load, without_effect
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 APP = '"""A keeper."""\n\nlimit = 5\nunit = "Restart=always"\npause = 0\n'
@@ -62,21 +62,20 @@ def repository(tmp_path):
     }.items():
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_text(text)
-    (top / "tools").mkdir()
+    (top / LIST).mkdir(parents=True)
     (top / "link").symlink_to("app.py")
     subprocess.run(["git", "init", "--quiet"], cwd=top, check=True)
 
     def write(*mutations, seconds=60):
-        (top / LIST).write_text(
-            yaml.safe_dump(
-                {
-                    "suite": ["tests"],
-                    "ignored": ["tests/test_list.py"],
-                    "seconds": {"tests": seconds, "suite": 60, "scenario": 60},
-                    "mutations": list(mutations),
-                }
-            )
-        )
+        plan = {
+            "suite": ["tests"],
+            "ignored": ["tests/test_list.py"],
+            "seconds": {"tests": seconds, "suite": 60, "scenario": 60},
+        }
+        # The first in a file, the others in another one.
+        contents = {PLAN: plan, "a.yml": list(mutations[:1]), "b.yml": list(mutations[1:])}
+        for name, content in contents.items():
+            (top / LIST / name).write_text(yaml.safe_dump(content))
         return top
 
     write.top = top
@@ -282,7 +281,7 @@ def test_the_copy_has_what_git_knows_or_would_add_as_it_stands_now(repository, t
     (top / ".venv").mkdir()
     snapshot(top, tmp_path / "copy")
     copied = {str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*")}
-    assert {"app.py", "new.py", "tests/test_app.py", LIST} <= copied
+    assert {"app.py", "new.py", "tests/test_app.py", f"{LIST}/{PLAN}"} <= copied
     assert not copied & {"mine.yml", "tests/test_other.py", ".git"}, "neither ignored nor deleted files"
     assert (tmp_path / "copy/link").readlink() == Path("app.py")
     assert (tmp_path / "copy/.venv").readlink() == top / ".venv"
