@@ -200,7 +200,12 @@ class CallbackModule(DefaultCallback):
             super().v2_playbook_on_play_start(play)
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
-        """Say loudly that a play did nothing: Ansible itself ends such a run with success."""
+        """Say loudly that a play did nothing: Ansible itself ends such a run with success.
+
+        Not of a play of the controller, which no --limit names.
+        """
+        if self._play is not None and self._play.hosts == ["localhost"]:
+            return
         message = f"no host matched: the play '{self._play_name()}' did nothing. Is the inventory right?"
         self._say(message, C.COLOR_ERROR)
 

@@ -222,6 +222,11 @@ def test_a_play_without_hosts_is_said_loudly(busy):
     assert "no host matched: the play 'Nobody' did nothing" in busy
 
 
+def test_a_play_of_the_controller_that_a_limit_leaves_out_is_not_missed(tmp_path):
+    plays = "".join(f"- hosts: {hosts}\n  gather_facts: false\n  tasks: []\n" for hosts in ("localhost", "all"))
+    assert "no host matched" not in run(tmp_path, plays, "--limit", "currents")[1]
+
+
 def test_the_recap_is_ansibles_and_molecule_reads_it(busy):
     assert re.search(
         r"^currents +: ok=\d+ +changed=5 +unreachable=0 +failed=0 +skipped=1 +rescued=1 +ignored=0 *$",

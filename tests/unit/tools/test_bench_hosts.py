@@ -35,6 +35,13 @@ def test_eight_hosts_may_take_three_times_as_long_as_one_and_no_longer():
     assert "| `site.yml` | 8.0 | 24.1 | 3.01 | 3 | **FAIL** |" in page(slow)
 
 
+def test_hosts_that_share_emulated_cores_are_not_judged():
+    slow = result(runs={"site": runs(8.0, 24.1), "deploy": runs(7.0, 21.0)}, emulated=True)
+    assert failures(slow) == []
+    assert "| `site.yml` | 8.0 | 24.1 | 3.01 | 3 | not judged |" in page(slow)
+    assert "were asked 2 at a time" in "\n".join(page(slow))
+
+
 def test_the_page_says_whose_the_processors_were():
     text = "\n".join(page(result()))
     assert "in the 20.0 s of `site.yml` with 8 hosts, 2 cores have 40.0 s to give" in text
