@@ -182,8 +182,8 @@ def _limit_lines(result: Result) -> list[str]:
     if result["emulated"]:
         lines += [
             f"The machines are emulated, and were asked {cores} at a time (`--forks {cores}`; as configured it is 20):",
-            "real hosts bring cores of their own, and leave these to Ansible. The bound is for those, so nothing is judged;",
-            "[design.md](design.md#where-the-time-of-a-redeploy-goes) has figures from hosts that were not emulated.",
+            "real hosts bring cores of their own, and leave these to Ansible. The bound is for those.",
+            "Figures of hosts without emulation: [design.md](design.md#where-the-time-of-a-redeploy-goes).",
         ]
     return lines
 
