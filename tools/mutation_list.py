@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +89,18 @@ def load(directory: Path) -> Plan:
     path = directory / PLAN
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        mutations: list[Mutation] = []
-        for path in sorted(set(directory.glob("*.yml")) - {directory / PLAN}):
-            mutations += map(mutation_of, yaml.safe_load(path.read_text(encoding="utf-8")))
-        return Plan(
+        plan = Plan(
             suite=words_of(raw["suite"]),
             ignored=words_of(raw["ignored"]),
             tests_seconds=float(raw["seconds"]["tests"]),
             suite_seconds=float(raw["seconds"]["suite"]),
             scenario_seconds=float(raw["seconds"]["scenario"]),
-            mutations=tuple(mutations),
+            mutations=(),
         )
+        mutations: list[Mutation] = []
+        for path in sorted(set(directory.glob("*.yml")) - {directory / PLAN}):
+            mutations += map(mutation_of, yaml.safe_load(path.read_text(encoding="utf-8")))
+        return replace(plan, mutations=tuple(mutations))
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ListError(f"{path.name} cannot be read: {type(error).__name__}: {error}") from error
 

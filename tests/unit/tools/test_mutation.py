@@ -346,6 +346,14 @@ def test_an_entry_of_another_shape_is_refused(repository, capsys, change):
     assert "cannot be read" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", [PLAN, "b.yml"])
+def test_the_file_of_the_list_that_cannot_be_read_is_named(repository, capsys, name):
+    top = repository(KILLED)
+    (top / LIST / name).write_text("suite: tests\n")
+    assert main(["--root", str(top)]) == 2
+    assert f"{name} cannot be read" in capsys.readouterr().out
+
+
 def test_the_page_has_a_row_for_each_whatever_is_in_its_names():
     one = mutation.Verdict("A | B", "a.j2", 3, "noticed", "test_a.py::test_b[x|y]", "its own tests", 1.25)
     text = page([one], "2026-01-31", "no machine needed")
