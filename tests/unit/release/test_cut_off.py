@@ -80,6 +80,17 @@ def test_a_dry_run_and_a_look_do_not_call_it_settled(settings, releases, systemd
     assert (systemd.asked, deploys(releases)) == ([], [])
 
 
+def test_a_dry_run_says_what_a_killed_run_has_left_to_prove(settings, releases, build, systemd, running):
+    settings.inputs[0].write_text("A=2\n")
+    outcome = deploy(settings, releases, check=True)
+    assert (outcome.changed, outcome.text) == (False, "one is current, and would be proven once more")
+    assert outcome.restarts == [], "what runs with other settings is restarted by whoever sees to the service"
+    build("second")
+    outcome = deploy(settings, releases, check=True)
+    assert (outcome.changed, outcome.text) == (True, "second would be proven, and become current in place of one")
+    assert systemd.asked == []
+
+
 def test_changed_settings_are_proven_and_then_it_is_finished(settings, releases, systemd, cut_off):
     settings.inputs[0].write_text("A=2\n")
     deploy(settings, releases)
