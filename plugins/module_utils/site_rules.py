@@ -263,7 +263,8 @@ RULES: dict[str, Rule] = {
         text(r"trusted|host|/[^\s]+|"), "trusted, host, the path of a PEM file on the host, or nothing", "trusted"
     ),
     "ngrok_service_name": UNIT,
-    "ngrok_user": Rule(text(r"[a-z_][a-z0-9_-]{0,30}"), "the name of a Unix user", "ngrok"),
+    # Kept free for it: no app may have this name.
+    "ngrok_user": Rule(lambda value: value == "ngrok" or is_user_name(value), USER.allowed, "ngrok"),
     "ngrok_restart_delay_seconds": number_rule(1, 300, 2, SECONDS),
     "ngrok_refused_delay_seconds": number_rule(0, 3600, 30, SECONDS),
     "ngrok_memory_max": size_rule("32M", "256M"),

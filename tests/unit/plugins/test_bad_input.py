@@ -87,6 +87,7 @@ CASES = {
         {**TUNNEL, "ngrok_domain": "g.example.org", "ansible_user": "ann", "ngrok_user": "ann"},
         r"ngrok_user +is ann, who logs in here for this run .*: must be a user that .* for example ann-ngrok",
     ),
+    "user-of-tunnel-system": ({"ngrok_user": "root"}, r'ngrok_user +is "root": must be .* not the system\'s'),
     "user-of-both": (
         {**TUNNEL, "ngrok_domain": "h.example.org", "app_user": "web", "ngrok_user": "web"},
         r"ngrok_user +is web like app_user, .*: must be a user of its own",
