@@ -24,8 +24,10 @@ MAX_MINUTES = 24 * 60
 DEFAULT_MINUTES = 30
 DEFAULT_MESSAGE = "We are working on the site."
 MAX_MESSAGE = 500
+NOTICED_SECONDS = 1.2
+"""Every worker looks at the file once a second: one that has just looked lets visitors in until then."""
 PROOF_SECONDS = 10.0
-"""Every worker looks once a second; the first request may find one that starts."""
+"""The first request may find a worker that starts."""
 PROOF_PATH = "/sitectl-maintenance"
 """No page of any app: only the answer's status counts."""
 
@@ -95,14 +97,17 @@ def run_maintenance(host: Host, settings: Settings, arguments: argparse.Namespac
 
 
 def _begin(host: Host, settings: Settings, path: Path, journal: report.Journal, notice: Notice) -> int:
-    """Write the file, then look whether visitors really get the page."""
+    """Write the file, look whether visitors really get the page, and return when no worker lets them in any more."""
     if not path.parent.is_dir():
         raise SettingsError(f"there is no directory {path.parent}: run the deploy playbook against this host first")
     store.replace(path, json.dumps({"until": notice.until, "message": notice.message}), lasting=True)
+    noticed = Deadline(NOTICED_SECONDS)
     journal.write(f"maintenance=on site={settings.name} until={notice.moment}", report.NOTICE)
     problem = _problem(host, settings, notice)
     if problem:
         journal.write(f"maintenance=on site={settings.name} but {problem}", report.WARNING)
+    # The answer came from one worker; the operator may begin a migration as soon as this returns.
+    time.sleep(noticed.left())
     return codes.UNHEALTHY if problem else codes.HEALTHY
 
 

@@ -10,6 +10,8 @@ import pytest
 from sitectl import maintenance
 from sitekeeper.maintenance import Maintenance
 
+NOTICED_SECONDS = maintenance.NOTICED_SECONDS
+
 
 @pytest.fixture
 def file(site, app, monkeypatch):
@@ -19,6 +21,7 @@ def file(site, app, monkeypatch):
     path.parent.mkdir()
     app.behaviour = "503"
     monkeypatch.setattr(maintenance, "PROOF_SECONDS", 0.5)
+    monkeypatch.setattr(maintenance, "NOTICED_SECONDS", 0.0)
     return path
 
 
@@ -29,6 +32,15 @@ def test_the_app_understands_what_is_written(site, file):
     assert 110 < left <= 120
     assert file.stat().st_mode & 0o777 == 0o644
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_when_it_is_on_no_worker_lets_a_visitor_in(site, file, monkeypatch):
+    # One that has looked just before knows of nothing for a second; another one may have shown its page already.
+    monkeypatch.setattr(maintenance, "NOTICED_SECONDS", NOTICED_SECONDS)
+    one = Maintenance(file, pytest.fail)
+    assert one.now() is None
+    assert site.run("maintenance", "on") == 0
+    assert one.now(), "a migration that begins now meets no visitor"
 
 
 def test_without_words_it_lasts_half_an_hour(site, file):
