@@ -17,6 +17,8 @@ from sitectl.settings import Settings, SettingsError
 from sitectl.words import counts, duration, memory_words, size
 
 ASK_SECONDS = 5.0
+STATUS_SECONDS = 2.0
+"""`sitectl status` must not wait long for a row of its table."""
 MAX_BODY_BYTES = 4 * 2**20
 UNPLANNED = ("hang", "boot", "timeout", "crash")
 """Reasons of a worker's end that nobody wished for; the others are retirements and orders."""
@@ -105,7 +107,7 @@ def unplanned_exits(host: Host, settings: Settings) -> dict[str, int] | None:
     """Return how many workers ended for each bad reason since the master started; None when nobody tells."""
     try:
         with understood(settings):
-            exits = read_memory(host, settings, 2.0)["worker_exits"]
+            exits = read_memory(host, settings, STATUS_SECONDS)["worker_exits"]
             return {reason: int(exits[reason]) for reason in UNPLANNED}
     except (OperationsError, SettingsError, PermissionError):
         return None

@@ -12,6 +12,7 @@ import types
 
 import pytest
 
+from sitectl import operations
 from sitectl.operations import fetch
 from sitectl.settings import load
 from sitekeeper.board import Cell, Leaving, now_ms
@@ -34,8 +35,10 @@ def path(site):
 
 
 @pytest.fixture
-def master(path, tmp_path):
+def master(path, tmp_path, monkeypatch):
     """The app's own endpoints: a worker that serves, one that boots, and some that are gone."""
+    # Where both cores are taken, a thread of this process may well need more than the two seconds of the status.
+    monkeypatch.setattr(operations, "STATUS_SECONDS", 30.0)
     master = Master(Settings(**settings(tmp_path, workers=2)))
     for name, text in GROUP.items():
         (tmp_path / f"memory.{name}").write_text(text + "\n")
@@ -49,11 +52,11 @@ def master(path, tmp_path):
         row = master.board.free_row()
         row[Cell.PID] = 99
         master.board.retire(row, why)
-    operations = Operations(master, str(path))
-    threading.Thread(target=operations.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    served = Operations(master, str(path))
+    threading.Thread(target=served.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield master
-    operations.shutdown()
-    operations.server_close()
+    served.shutdown()
+    served.server_close()
 
 
 @contextlib.contextmanager
