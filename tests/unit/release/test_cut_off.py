@@ -198,3 +198,69 @@ def test_a_take_back_that_is_cut_off_is_finished_where_nothing_is_watched(
         deploy(settings, releases)
     assert releases.pointed("current") == "one"
     assert [one["result"] for one in deploys(releases)] == ["taken back"]
+
+
+@pytest.fixture
+def rollback_cut_off(settings, releases, build, systemd, running, monkeypatch):
+    """A rollback to the release one, made by you, ended in the moment in which that was made current."""
+    settings = replace(settings, keep=5)
+    for name in ("second", "third"):
+        build(name)
+        deploy(settings, releases)
+    point = releases.point
+
+    def cut(link, name):
+        point(link, name)
+        if link == "current":
+            raise PowerCut
+
+    with monkeypatch.context() as patched, pytest.raises(PowerCut):
+        patched.setattr(releases, "point", cut)
+        rollback(settings, releases, "", "you", restore=False, check=False)
+    assert releases.pointed("current") == "second"
+    systemd.asked.clear()
+
+
+def test_a_rollback_that_was_cut_off_is_finished_by_the_next_and_goes_no_further(
+    settings, releases, systemd, rollback_cut_off
+):
+    said = rollback(settings, releases, "", "me", restore=False, check=True)
+    assert said.text.startswith("from third to second, which had been cut off; the database stays")
+    assert not releases.is_bad("third")
+    done = rollback(settings, releases, "", "me", restore=False, check=False)
+    assert (done.facts["release"], done.restarts[0]["unit"]) == ("second", "currents.service")
+    assert (releases.pointed("current"), releases.why_bad("third")) == ("second", "rolled back by you")
+    assert tail(systemd) == [RESTART]
+    last = releases.records()[-1]
+    assert (last["action"], last["release"], last["who"], last["result"]) == ("rollback", "second", "you", "live")
+    assert rollback(settings, releases, "", "me", restore=False, check=False).facts["release"] == "one"
+
+
+def test_a_rollback_to_another_one_after_it_finds_it_recorded(settings, releases, systemd, rollback_cut_off):
+    with pytest.raises(ReleaseError, match="third cannot be gone back to: it is bad"):
+        rollback(settings, releases, "third", "me", restore=False, check=False)
+    rollback(settings, releases, "one", "me", restore=False, check=False)
+    assert [(one["action"], one["release"]) for one in releases.records()[-2:]] == [
+        ("rollback", "second"),
+        ("rollback", "one"),
+    ]
+
+
+def test_a_deploy_after_it_does_not_bring_back_what_was_left(settings, releases, systemd, rollback_cut_off):
+    with pytest.raises(ReleaseError, match="third was marked bad: rolled back by you"):
+        deploy(settings, releases)
+
+
+def test_a_deploy_of_where_it_went_finishes_it(settings, releases, systemd, rollback_cut_off):
+    releases.point("next", "second")
+    assert deploy(settings, releases).restarts[0]["unit"] == "currents.service"
+    assert tail(systemd) == [RESTART], "the hooks after a switch are a deploy's"
+    assert releases.records()[-1]["action"] == "rollback"
+    assert releases.backup_before("second") == deploys(releases)[0]["backup"] != ""
+    assert deploy(settings, releases).facts == {"settled": True}
+
+
+def test_the_backup_to_go_back_to_is_that_of_the_deploy_and_not_of_the_rollback(
+    settings, releases, systemd, rollback_cut_off
+):
+    assert releases.backup_before("second") == deploys(releases)[0]["backup"] != ""

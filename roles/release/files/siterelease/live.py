@@ -91,6 +91,48 @@ def restarts_for(settings: Settings, name: str) -> list[dict[str, str]]:
     return [{"unit": settings.unit, "action": "restart", "why": f"release {name}"}]
 
 
+def mark_left(releases: Releases, entry: Mapping[str, str]) -> None:
+    """Mark the release that a rollback leaves bad; nothing when the entry is not that of a rollback, or empty."""
+    if entry.get("action") == "rollback":
+        releases.mark_bad(entry["previous"], f"rolled back by {entry['who']}")
+
+
+def arrive(
+    settings: Settings, releases: Releases, entry: Mapping[str, str], start: float | None = None
+) -> list[dict[str, str]]:
+    """Do what comes behind the switch of a rollback: the mark on what is left, the restart, the record.
+
+    Args:
+        settings: of the site.
+        releases: its releases.
+        entry: what is to be recorded of it, as it was noted before the switch.
+        start: when it began, on the monotonic clock; None for one that was cut off.
+
+    Returns:
+        What was restarted, and why.
+
+    Raises:
+        ReleaseError: the release is not well.
+    """
+    start = time.monotonic() if start is None else start
+    target = entry["release"]
+    # Not before the switch: if it is marked while it serves, the next release that fails has nothing to go back to.
+    mark_left(releases, entry)
+    try:
+        restart(settings)
+    except ReleaseError as error:
+        releases.end(entry, result="not well", why=str(error), seconds=round(time.monotonic() - start, 1))
+        others = ", ".join(releases.good()) or "none"
+        raise ReleaseError(f"{target} is current now, and {error}\nOther good releases: {others}") from error
+    releases.end(entry, result="live", why="", seconds=round(time.monotonic() - start, 1))
+    return restarts_for_rollback(settings, target)
+
+
+def restarts_for_rollback(settings: Settings, name: str) -> list[dict[str, str]]:
+    """Return what a rollback restarts, and why."""
+    return [{"unit": settings.unit, "action": "restart", "why": f"rollback to {name}"}]
+
+
 def restart(settings: Settings) -> None:
     """Restart the app and wait until it is well. Its socket stays: visitors wait meanwhile.
 

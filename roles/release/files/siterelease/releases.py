@@ -193,7 +193,7 @@ class Releases:
 
     def backup_before(self, name: str) -> str:
         """Return the backup that was made when a release went live last, empty for none."""
-        if owed := self.begun(name):
+        if (owed := self.begun(name)).get("action") == "deploy":
             return str(owed.get("backup") or "")
         deploys = [one for one in self.records() if one.get("action") == "deploy" and one.get("release") == name]
         # A change of its settings that was refused is a deploy of it as well, and saved nothing.
@@ -217,7 +217,8 @@ class Releases:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
         # After a power cut a file that was deleted can be there again, beside the record.
-        done = (one for one in self.records() if one.get("release") == release and one.get("result") == "live")
+        what = (entry.get("action"), release, "live")
+        done = (one for one in self.records() if (one.get("action"), one.get("release"), one.get("result")) == what)
         return {} if release != name or any(str(one.get("at")) >= begun for one in done) else entry
 
     def end(self, entry: Mapping[str, str], **facts: Any) -> None:

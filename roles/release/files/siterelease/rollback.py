@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
+from typing import Any
 
 from siterelease import database, host, snapshot
 from siterelease.host import ReleaseError
-from siterelease.live import Outcome, restart, stop_watch
+from siterelease.live import Outcome, arrive, mark_left, restarts_for_rollback, stop_watch
 from siterelease.releases import CUT_OFF, LIVE, Releases, now
 from siterelease.settings import Settings
 
 
 def rollback(settings: Settings, releases: Releases, to: str, who: str, *, restore: bool, check: bool) -> Outcome:
-    """Go back to a good release; the one that is left is marked bad.
+    """Go back to a good release; the one that is left is marked bad. One that was cut off is finished first.
 
     Args:
         settings: of the site.
@@ -27,7 +28,16 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
     Raises:
         ReleaseError: there is none, or the one that was named may not be gone back to.
     """
-    current, good = releases.pointed("current"), releases.good()
+    current = releases.pointed("current")
+    owed = releases.begun(current)
+    if owed.get("action") == "rollback" and to in ("", current):
+        text = f"from {owed['previous']} to {current}, which had been cut off; the database stays as it left that"
+        facts: dict[str, Any] = {"release": current, "previous": owed["previous"], "lost_rows": {}, "backup": ""}
+        restarts = restarts_for_rollback(settings, current) if check else arrive(settings, releases, owed)
+        return Outcome(True, text, facts, restarts)
+    if not check:
+        mark_left(releases, owed)
+    good = releases.good()
     choices = ", ".join(good) or "none"
     if to and to not in good:
         state = next((one.state for one in releases.all() if one.name == to), "unknown")
@@ -50,16 +60,17 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
             words = f"the database stays as it is ({error})"
         text += f"; {words}"
     facts = {"release": target, "previous": current, "lost_rows": lost, "backup": backup}
-    restarts = [{"unit": settings.unit, "action": "restart", "why": f"rollback to {target}"}]
     if check:
-        return Outcome(True, text, facts, restarts)
+        return Outcome(True, text, facts, restarts_for_rollback(settings, target))
     start = time.monotonic()
     # What a full disk does not bear comes before anything is stopped.
     releases.write(target, LIVE, {"last": time.time(), "at": now()})
     # It runs with the settings of now, whatever it had when it was live before.
     snapshot.take(settings, target)
-    if owed := releases.begun(current):
+    if owed:
         releases.end(owed, result="live", why=CUT_OFF, seconds=0)
+    entry = {"action": "rollback", "release": target, "previous": current, "who": who}
+    releases.begin(entry)
     stop_watch(settings)
     with contextlib.ExitStack() as held:
         if restore:
@@ -67,18 +78,7 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
             held.enter_context(host.lock(settings.start_hold))
             facts["saved_first"] = put_database_back(settings, backup, current)
         releases.point("current", target)
-    # Only then: marked while it still serves, the next release that fails would have nothing to go back to.
-    releases.mark_bad(current, f"rolled back by {who}")
-    entry = {"action": "rollback", "release": target, "previous": current, "who": who}
-    try:
-        restart(settings)
-    except ReleaseError as error:
-        seconds = round(time.monotonic() - start, 1)
-        releases.record(**entry, result="not well", why=str(error), seconds=seconds)
-        others = ", ".join(name for name in good if name != target) or "none"
-        raise ReleaseError(f"{target} is current now, and {error}\nOther good releases: {others}") from error
-    releases.record(**entry, result="live", why="", seconds=round(time.monotonic() - start, 1))
-    return Outcome(True, text, facts, restarts)
+    return Outcome(True, text, facts, arrive(settings, releases, entry, start))
 
 
 def forecast(settings: Settings, backup: str, *, restore: bool) -> tuple[str, dict[str, int]]:

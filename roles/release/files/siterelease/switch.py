@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from siterelease import database, host, snapshot, trial
 from siterelease.host import ReleaseError
-from siterelease.live import Outcome, bring_up, cut_off, go_live, restarts_for, serves, take_back
+from siterelease.live import Outcome, arrive, bring_up, cut_off, go_live, mark_left, restarts_for, serves, take_back
 from siterelease.releases import BAD, CUT_OFF, HELD, LIVE, Releases, now
 from siterelease.settings import Settings
 
@@ -45,6 +45,7 @@ def switch(
     finish_take_back(settings, releases, check=check)
     try:
         if not check:
+            mark_left(releases, releases.begun(previous))
             refuse_replaced(settings)
         refuse(releases, name, previous, retry_bad=retry_bad)
         if turn and not check and name != previous:
@@ -156,6 +157,8 @@ def finish(settings: Settings, releases: Releases, entry: Mapping[str, str], *, 
     start, name, running = time.monotonic(), entry["release"], serves(settings)
     if hold and running:
         return Outcome(False, f"{name} is current, and waits for its turn", {"pending": True, "release": name})
+    if entry["action"] == "rollback":
+        return Outcome(True, f"{name} is current", restarts=arrive(settings, releases, entry))
     return done(
         settings, releases, entry, bring_up(settings, releases, name, entry["previous"], running=running), start
     )
