@@ -10,7 +10,6 @@ import http.client
 import lzma
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -32,13 +31,12 @@ if str(REPOSITORY) not in sys.path:
 
 from plugins.module_utils import wheelhouse
 from plugins.module_utils.app_look import release_id, release_parts
+from plugins.module_utils.code_git import commit_of, git
 from plugins.module_utils.code_tree import digest, tree
 from plugins.module_utils.host_look import Seen
 
-GIT_TIMEOUT_SECONDS = 300
 #: Without a single byte.
 DOWNLOAD_TIMEOUT_SECONDS = 60
-ERROR_LINES = 4
 #: Code up to this size goes along with the question whether the host has it. A file to send takes three calls more.
 INLINE_BYTES = 128 * 1024
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "sitekeeper" / "sources"
@@ -132,34 +130,6 @@ def unpack(archive: Path, into: Path) -> Path:
         raise ValueError(f"it cannot be unpacked: {error}") from error
     top = list(into.iterdir())
     return top[0] if len(top) == 1 and top[0].is_dir() else into
-
-
-def git(*words: str, cwd: Path | None = None) -> str:
-    """Run git without prompts and within a time limit; return what it prints.
-
-    Raises:
-        ValueError: with git's last words; several lines of them, since ssh's advice follows the reason.
-    """
-    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_ALLOW_PROTOCOL": "https:ssh:file:git"}
-    try:
-        done = subprocess.run(
-            ["git", *words],
-            cwd=cwd,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=GIT_TIMEOUT_SECONDS,
-            check=True,
-        )
-    except FileNotFoundError as error:
-        raise ValueError("git is not installed on the controller: apt-get install git") from error
-    except subprocess.TimeoutExpired as error:
-        raise ValueError(f"git did not finish within {GIT_TIMEOUT_SECONDS} s") from error
-    except subprocess.CalledProcessError as error:
-        said = [line.strip() for line in (error.stderr or "").splitlines() if line.strip()]
-        raise ValueError("; ".join(said[-ERROR_LINES:]) or f"git ended with {error.returncode}") from error
-    return done.stdout.strip()
 
 
 def download(url: str, target: Path) -> None:
@@ -276,6 +246,9 @@ class ActionModule(ActionBase):
         seen = Seen.of(task_vars)
         if name := there(seen, options):
             return {"changed": False, "release": name, "previous": name}
+        if kind == "directory":
+            ours = [*(options.get("exclude") or []), *(options.get("shared") or [])]
+            options["commit"] = commit_of(REPOSITORY / Path(where).expanduser(), ours)
         seen.forget()
         result = self._on_host(options, task_vars)
         if not files or not result.get("need_archive") or self._task.check_mode:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from plugins.module_utils.code_git import commit_of
 from tests.outside import lost
 
 pytestmark = pytest.mark.usefixtures("well")
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 SLUG = "/api/markets/will-solar-double-its-output"
 LIVE = 'if __import__("os").environ.get("SITEKEEPER_SETTINGS", "").endswith("gunicorn.json"):\n    '
 LEAK = (
@@ -21,6 +25,12 @@ GOES_BAD = (
     + "app.view_functions['health.health'] = lambda: ('ill', 503 if time.monotonic() > _born + 8 else 200)\n"
 )
 WRITE = "python3 -c \"import os; open(os.path.expanduser('~/hook.txt'), 'a').write(os.getcwd() + chr(10))\""
+
+
+def test_the_record_says_from_what_commit_the_code_is(released, root):
+    commit = commit_of(REPOSITORY / "examples/currents", ["*.db*"])
+    assert released()[0]["commit"] == commit
+    assert commit[:12] in root.check_output("sitectl releases")
 
 
 def test_deploys_in_a_row_lose_nothing_and_are_seen_from_outside(deploy, visitors, current, released, root):

@@ -76,6 +76,15 @@ def test_every_directory_made_on_the_host_is_removed(action, monkeypatch):
     assert made == removed == ["/remote/0"]
 
 
+def test_code_of_a_checkout_says_from_what_commit_it_is(action, code, monkeypatch):
+    asked = []
+    monkeypatch.setattr(app_release, "commit_of", lambda *words: asked.append(words) or "abc-dirty")
+    action._task.args |= {"exclude": ["*.pyc"], "shared": ["app.db"]}
+    action.run()
+    assert action.asked[-1]["commit"] == "abc-dirty"
+    assert asked == [(code, ["*.pyc", "app.db"])]
+
+
 def test_check_mode_sends_nothing(action):
     action._task.check_mode = True
     assert action.run()["changed"] is True

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 from plugins.action import app_release
-from plugins.action.app_release import git, opened, unpack
+from plugins.action.app_release import opened, unpack
+from plugins.module_utils.code_git import commit_of, git
 from plugins.module_utils.code_tree import tree
 
 
@@ -251,3 +252,60 @@ def test_the_reason_stands_before_the_advice_that_ssh_puts_last(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", fail)
     assert refusal("git", "git@example.org:a.git").startswith("Host key verification failed.")
+
+
+# From what commit the code in a directory is
+
+
+def test_a_checkout_is_of_its_commit(repository):
+    assert commit_of(repository.root, [".git"]) == repository.commits["main"]
+
+
+def test_a_directory_below_the_top_of_a_checkout_is_of_its_commit(repository):
+    (repository.root / "app").mkdir()
+    (repository.root / "app/wsgi.py").write_text("1")
+    assert commit_of(repository.root / "app", []) == "", "it lies there, and is in no commit"
+    git("add", ".", cwd=repository.root)
+    git("commit", "--quiet", "-m", "app", cwd=repository.root)
+    (repository.root / "app.py").write_text("changed, and not of this app")
+    assert commit_of(repository.root / "app", []) == git("rev-parse", "HEAD", cwd=repository.root)
+
+
+@pytest.mark.parametrize("change", ["changed", "added", "deleted", "staged"])
+def test_code_that_is_not_that_of_the_commit_is_marked(repository, change):
+    if change == "deleted":
+        (repository.root / "app.py").unlink()
+    else:
+        (repository.root / ("new.py" if change == "added" else "app.py")).write_text("other")
+    if change == "staged":
+        git("add", ".", cwd=repository.root)
+    assert commit_of(repository.root, [".git"]) == f"{repository.commits['main']}-dirty"
+
+
+@pytest.mark.parametrize("name", ["app.db", "static/build/a.js", "uploads/x/y"])
+def test_what_is_no_code_does_not_mark_it(repository, name):
+    path = repository.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("data")
+    assert commit_of(repository.root, ["*.db", "static/build", "uploads"]) == repository.commits["main"]
+    assert commit_of(repository.root, []).endswith("-dirty")
+
+
+def test_what_git_ignores_does_not_mark_it(repository):
+    (repository.root / ".git/info/exclude").write_text("local.py\n")
+    (repository.root / "local.py").write_text("1")
+    assert commit_of(repository.root, [".git"]) == repository.commits["main"]
+
+
+def test_a_directory_without_git_has_no_commit(tmp_path, monkeypatch):
+    assert commit_of(tmp_path, []) == ""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert commit_of(tmp_path, []) == "", "git is not installed"
+
+
+def test_a_look_at_a_checkout_leaves_it_alone(repository):
+    index = repository.root / ".git/index"
+    os.utime(repository.root / "app.py", (1, 1))
+    before = index.read_bytes()
+    commit_of(repository.root, [".git"])
+    assert index.read_bytes() == before

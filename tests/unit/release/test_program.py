@@ -65,6 +65,16 @@ def test_the_program_starts_with_the_oldest_promised_syntax_and_lists_nothing(tm
     assert json.loads(done.stdout)["releases"] == []
 
 
+@pytest.mark.parametrize(
+    ("commit", "shown"), [("", ""), ("a" * 40, "a" * 12), ("a" * 40 + "-dirty", "a" * 12 + "-dirty")]
+)
+def test_the_table_shows_what_is_needed_of_a_commit(settings, releases, build, systemd, commit, shown):
+    build("one")
+    releases.write("one", "release.json", {"id": "one", "commit": commit, "created": "2026-01-01"})
+    head, row, *_ = program.listed(settings, releases).text.splitlines()
+    assert row[head.index("commit") : head.index("why")].strip() == shown
+
+
 def test_a_refusal_says_why_and_ends_with_1(tmp_path, capsys):
     assert program.main(["--config", str(tmp_path / "none.json"), "currents", "switch", "--json"]) == 1
     said = json.loads(capsys.readouterr().out)

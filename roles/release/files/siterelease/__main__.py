@@ -113,7 +113,7 @@ def listed(settings: Settings, releases: Releases) -> Outcome:
     """Show releases and records."""
     every, records = releases.all(), releases.records()[-SHOWN_RECORDS:]
     rows = [("release", "state", "built", "commit", "why")]
-    rows += [(one.name, one.state, one.created, one.commit[:12], one.why) for one in every]
+    rows += [(one.name, one.state, one.created, short(one.commit), one.why) for one in every]
     done: list[Sequence[str]] = [("at", "action", "release", "result", "seconds", "who", "why")]
     for one in reversed(records):
         keys = ("at", "action", "release", "result", "seconds", "who", "why")
@@ -127,6 +127,12 @@ def listed(settings: Settings, releases: Releases) -> Outcome:
         "backups": sorted(path.stem for path in settings.backups.glob("*.json")),
     }
     return Outcome(False, f"{table(rows)}\n\n{table(done)}{note}", facts)
+
+
+def short(commit: str) -> str:
+    """Return a commit for a table: what is needed of its hash, and whether the code was changed."""
+    digits, dash, mark = commit.partition("-")
+    return f"{digits[:12]}{dash}{mark}"
 
 
 def first_line(value: object) -> str:
