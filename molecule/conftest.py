@@ -223,6 +223,12 @@ def operations(root) -> Callable[[str], str]:
 
 
 @pytest.fixture
+def serving(operations) -> Callable[[], list[str]]:
+    """The workers that have loaded the app; one that still boots serves nobody."""
+    return lambda: [str(one["pid"]) for one in json.loads(operations("/memory"))["workers"] if one["state"] == "serves"]
+
+
+@pytest.fixture
 def exits(operations) -> Callable[[str], int]:
     """How many workers are gone for a reason, since the master started."""
     return lambda reason: json.loads(operations("/memory"))["worker_exits"][reason]

@@ -22,7 +22,7 @@ BROKEN = {"import": ("import nowhere_to_be_found\n", "nowhere_to_be_found"), "le
 GOES_BAD = (
     "import time\n_born = time.monotonic()\n"
     + LIVE
-    + "app.view_functions['health.health'] = lambda: ('ill', 503 if time.monotonic() > _born + 8 else 200)\n"
+    + "app.view_functions['health.health'] = lambda: ('ill', 503 if time.monotonic() > _born + 15 else 200)\n"
 )
 WRITE = "python3 -c \"import os; open(os.path.expanduser('~/hook.txt'), 'a').write(os.getcwd() + chr(10))\""
 

@@ -84,6 +84,23 @@ def test_during_a_maintenance_visitors_get_a_page_and_when_to_come_again(mainten
     assert b"Back soon." in body
 
 
+def test_a_visitor_who_comes_while_another_thread_looks_does_not_get_in(maintenance, clocks):
+    assert answer(maintenance)[2] == b"the app"
+    announce(maintenance.path, clocks.wall + 60)
+    clocks.forward(1.2)
+    look, statuses = maintenance.look, []
+
+    def slow_look():
+        # The other thread stands here; this is what somebody in the meantime gets.
+        maintenance.look = look
+        statuses.append(answer(maintenance)[0])
+        look()
+
+    maintenance.look = slow_look
+    statuses.append(answer(maintenance)[0])
+    assert statuses == ["503 Service Unavailable"] * 2
+
+
 def test_a_message_is_text_and_not_markup(maintenance, clocks):
     announce(maintenance.path, clocks.wall + 60, "<script>alert('é')</script> {x} %s")
     _, _, body = answer(maintenance)

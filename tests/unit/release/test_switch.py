@@ -70,6 +70,7 @@ def test_a_deploy_does_everything_in_order(settings, releases, build, systemd, r
         "systemctl restart currents-trial.service",
         "systemctl stop currents-trial.socket currents-trial.service",
         "link current",
+        "systemctl reset-failed currents-watch.service",
         "systemctl enable --now --quiet --no-reload currents-watch.service",
         "systemctl restart currents.service",
         "link trial",

@@ -73,10 +73,31 @@ def test_the_next_release_is_watched_in_its_place(settings, releases, build, sys
     order = [words for words in systemd.asked if "currents-watch" in words or "restart currents.service" in words]
     assert order == [
         "systemctl stop currents-watch.service",
+        "systemctl reset-failed currents-watch.service",
         "systemctl enable --now --quiet --no-reload currents-watch.service",
         "systemctl restart currents.service",
     ]
     assert json.loads(settings.watched.read_text()) == {"release": "third", "previous": "second"}
+
+
+def test_many_deploys_in_a_short_time_are_all_watched(settings, releases, build, systemd, running, monkeypatch):
+    """Seen with systemd 257: the sixth start within StartLimitIntervalSec fails, also after a daemon-reload."""
+    starts, run = [], systemd.run
+
+    def limited(argv, seconds):
+        words = " ".join(argv)
+        if f"reset-failed {settings.watch_unit}" in words:
+            starts.clear()
+        if settings.watch_unit in words and "enable --now" in words:
+            starts.append(words)
+            if len(starts) > 5:
+                return 1, "start request repeated too quickly"
+        return run(argv, seconds)
+
+    monkeypatch.setattr(host, "run", limited)
+    for number in range(7):
+        build(f"number-{number}")
+        assert deploy(settings, releases).facts["watched_seconds"] == 60
 
 
 def test_a_release_that_became_well_while_the_watch_waited_for_a_deploy_stays(

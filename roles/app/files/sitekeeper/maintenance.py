@@ -90,8 +90,9 @@ class Maintenance:
         """Return what visitors are told and for how many seconds still, or None when the app serves them."""
         moment = self.steady()
         if moment - self.looked >= LOOK_SECONDS:
-            self.looked = moment
+            # In this order: another thread meanwhile looks for itself, and does not take what was seen before for new.
             self.look()
+            self.looked = moment
         if self.notice is None:
             return None
         left = self.notice.until - self.clock()
