@@ -19,8 +19,6 @@ THREADS = 4
 VISITORS = 4
 #: The promise is 20 s; the rest is the app's start where the processor is emulated.
 CURED_SECONDS = 20 + 40
-#: Of one answer to the next while a worker is away and the other serves, on an emulated core that boots a third one.
-LONGEST_GAP = 10
 #: A guard looks twice a second: what comes in between it cannot see.
 LEAKS_PER_SECOND = 40
 
@@ -133,7 +131,7 @@ def test_without_memory_high_the_kernel_ends_one_worker_and_the_others_serve(
     assert show("currents.service", "MainPID") == master, "a worker was chosen, not the master"
     assert set(workers()) & set(before), "the other one lives"
     assert sum(lost(ledger).values()) <= THREADS
-    assert ledger.summary().longest_gap < LONGEST_GAP
+    assert ledger.summary().longest_gap < 3
 
 
 def test_operations_tell_what_the_kernel_tells(root, show, workers, serving, operations, poll):
