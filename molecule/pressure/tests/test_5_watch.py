@@ -24,7 +24,7 @@ WATCH = "currents-watch.service"
 
 def test_a_release_that_dies_after_the_next_boot_is_taken_back(playbook, changed, machine, root, site, poll):
     before = site.get("/health").json["release"]
-    # As after many deploys in two minutes: systemd from 256 on does not forget them when it reads its units again.
+    # As after many deploys in two minutes: systemd 257 does not forget them when it reads its units again.
     root.check_output("touch /srv/currents/watch.json")
     root.run("for i in 1 2 3 4 5 6; do systemctl restart %s; done", WATCH)
     assert root.run("systemctl start %s", WATCH).rc != 0, "started too often"
