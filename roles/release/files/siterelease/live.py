@@ -83,54 +83,12 @@ def bring_up(settings: Settings, releases: Releases, name: str, previous: str, *
     except ReleaseError as error:
         result = take_back(settings, releases, name, previous, str(error))
         raise ReleaseError(f"release {name} {result}.\n{error}") from error
-    return Outcome(True, f"{name} is current", restarts=restarts_for(settings, name))
+    return Outcome(True, f"{name} is current", restarts=restarts_for(settings, f"release {name}"))
 
 
-def restarts_for(settings: Settings, name: str) -> list[dict[str, str]]:
-    """Return what is restarted for a release to go live, and why."""
-    return [{"unit": settings.unit, "action": "restart", "why": f"release {name}"}]
-
-
-def mark_left(releases: Releases, entry: Mapping[str, str]) -> None:
-    """Mark the release that a rollback leaves bad; nothing when the entry is not that of a rollback, or empty."""
-    if entry.get("action") == "rollback":
-        releases.mark_bad(entry["previous"], f"rolled back by {entry['who']}")
-
-
-def arrive(
-    settings: Settings, releases: Releases, entry: Mapping[str, str], start: float | None = None
-) -> list[dict[str, str]]:
-    """Do what comes behind the switch of a rollback: the mark on what is left, the restart, the record.
-
-    Args:
-        settings: of the site.
-        releases: its releases.
-        entry: what is to be recorded of it, as it was noted before the switch.
-        start: when it began, on the monotonic clock; None for one that was cut off.
-
-    Returns:
-        What was restarted, and why.
-
-    Raises:
-        ReleaseError: the release is not well.
-    """
-    start = time.monotonic() if start is None else start
-    target = entry["release"]
-    # Not before the switch: if it is marked while it serves, the next release that fails has nothing to go back to.
-    mark_left(releases, entry)
-    try:
-        restart(settings)
-    except ReleaseError as error:
-        releases.end(entry, result="not well", why=str(error), seconds=round(time.monotonic() - start, 1))
-        others = ", ".join(releases.good()) or "none"
-        raise ReleaseError(f"{target} is current now, and {error}\nOther good releases: {others}") from error
-    releases.end(entry, result="live", why="", seconds=round(time.monotonic() - start, 1))
-    return restarts_for_rollback(settings, target)
-
-
-def restarts_for_rollback(settings: Settings, name: str) -> list[dict[str, str]]:
-    """Return what a rollback restarts, and why."""
-    return [{"unit": settings.unit, "action": "restart", "why": f"rollback to {name}"}]
+def restarts_for(settings: Settings, why: str) -> list[dict[str, str]]:
+    """Return what is restarted for another release to go live, and why."""
+    return [{"unit": settings.unit, "action": "restart", "why": why}]
 
 
 def restart(settings: Settings) -> None:
@@ -212,8 +170,8 @@ def start_watch(settings: Settings) -> None:
         ReleaseError: systemd does not start it.
     """
     # Each deploy starts it anew, and newer versions of systemd (257, not yet 252; its pull request 30024) count that
-    # over a daemon-reload: without this the sixth deploy within two minutes would not be watched. It fails where systemd
-    # has forgotten the unit, and the count with it.
+    # over a daemon-reload: without this the sixth deploy within two minutes would not be watched. It fails where the
+    # unit is forgotten, and the count with it.
     host.run(["systemctl", "reset-failed", settings.watch_unit], 30.0)
     status, said = host.run(["systemctl", "enable", "--now", "--quiet", "--no-reload", settings.watch_unit], 30.0)
     if status != 0:

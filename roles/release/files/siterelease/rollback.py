@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from siterelease import database, host, snapshot
 from siterelease.host import ReleaseError
-from siterelease.live import Outcome, arrive, mark_left, restarts_for_rollback, stop_watch
+from siterelease.live import Outcome, restart, restarts_for, stop_watch
 from siterelease.releases import CUT_OFF, LIVE, Releases, now
 from siterelease.settings import Settings
 
@@ -33,7 +34,7 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
     if owed.get("action") == "rollback" and to in ("", current):
         text = f"from {owed['previous']} to {current}, which had been cut off; the database stays as it left that"
         facts: dict[str, Any] = {"release": current, "previous": owed["previous"], "lost_rows": {}, "backup": ""}
-        restarts = restarts_for_rollback(settings, current) if check else arrive(settings, releases, owed)
+        restarts = restarts_for(settings, f"rollback to {current}") if check else arrive(settings, releases, owed)
         return Outcome(True, text, facts, restarts)
     if not check:
         mark_left(releases, owed)
@@ -61,7 +62,7 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
         text += f"; {words}"
     facts = {"release": target, "previous": current, "lost_rows": lost, "backup": backup}
     if check:
-        return Outcome(True, text, facts, restarts_for_rollback(settings, target))
+        return Outcome(True, text, facts, restarts_for(settings, f"rollback to {target}"))
     start = time.monotonic()
     # What a full disk does not bear comes before anything is stopped.
     releases.write(target, LIVE, {"last": time.time(), "at": now()})
@@ -79,6 +80,43 @@ def rollback(settings: Settings, releases: Releases, to: str, who: str, *, resto
             facts["saved_first"] = put_database_back(settings, backup, current)
         releases.point("current", target)
     return Outcome(True, text, facts, arrive(settings, releases, entry, start))
+
+
+def mark_left(releases: Releases, entry: Mapping[str, str]) -> None:
+    """Mark the release that a rollback leaves bad; nothing when the entry is not that of a rollback, or empty."""
+    if entry.get("action") == "rollback":
+        releases.mark_bad(entry["previous"], f"rolled back by {entry['who']}")
+
+
+def arrive(
+    settings: Settings, releases: Releases, entry: Mapping[str, str], start: float | None = None
+) -> list[dict[str, str]]:
+    """Do what comes behind the switch of a rollback: the mark on what is left, the restart, the record.
+
+    Args:
+        settings: of the site.
+        releases: its releases.
+        entry: what is to be recorded of it, as it was noted before the switch.
+        start: when it began, on the monotonic clock; None for one that was cut off.
+
+    Returns:
+        What was restarted, and why.
+
+    Raises:
+        ReleaseError: the release is not well.
+    """
+    start = time.monotonic() if start is None else start
+    target = entry["release"]
+    # Not before the switch: if it is marked while it serves, the next release that fails has nothing to go back to.
+    mark_left(releases, entry)
+    try:
+        restart(settings)
+    except ReleaseError as error:
+        releases.end(entry, result="not well", why=str(error), seconds=round(time.monotonic() - start, 1))
+        others = ", ".join(releases.good()) or "none"
+        raise ReleaseError(f"{target} is current now, and {error}\nOther good releases: {others}") from error
+    releases.end(entry, result="live", why="", seconds=round(time.monotonic() - start, 1))
+    return restarts_for(settings, f"rollback to {target}")
 
 
 def forecast(settings: Settings, backup: str, *, restore: bool) -> tuple[str, dict[str, int]]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from siterelease import database, host, snapshot, trial
 from siterelease.host import ReleaseError
-from siterelease.live import Outcome, arrive, bring_up, cut_off, go_live, mark_left, restarts_for, serves, take_back
+from siterelease.live import Outcome, bring_up, cut_off, go_live, restarts_for, serves, take_back
 from siterelease.releases import BAD, CUT_OFF, HELD, LIVE, Releases, now
+from siterelease.rollback import arrive, mark_left
 from siterelease.settings import Settings
 
 
@@ -90,7 +91,7 @@ def foretold(settings: Settings, name: str, previous: str, *, owed: bool = False
         text += f" in place of {previous}"
     if owed:
         text = f"{name} is current, and what its switch has left undone would be done"
-    return Outcome(True, text, restarts=restarts_for(settings, name) if serves(settings) else [])
+    return Outcome(True, text, restarts=restarts_for(settings, f"release {name}") if serves(settings) else [])
 
 
 def change(
