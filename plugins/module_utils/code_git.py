@@ -11,6 +11,26 @@ from plugins.module_utils.code_tree import excluded
 
 GIT_TIMEOUT_SECONDS = 300
 ERROR_LINES = 4
+#: What git sets for its hooks (git rev-parse --local-env-vars): a run that a hook starts would read, and check out, the
+#: hook's repository in place of the one that it means. Configuration by GIT_CONFIG_* stays.
+OF_ANOTHER_REPOSITORY = frozenset(
+    {
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_COMMON_DIR",
+        "GIT_DIR",
+        "GIT_GRAFT_FILE",
+        "GIT_IMPLICIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_INTERNAL_SUPER_PREFIX",
+        "GIT_NO_REPLACE_OBJECTS",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_PREFIX",
+        "GIT_QUARANTINE_PATH",
+        "GIT_REPLACE_REF_BASE",
+        "GIT_SHALLOW_FILE",
+        "GIT_WORK_TREE",
+    }
+)
 #: What `git describe --dirty` says of a checkout that differs from its commit.
 DIRTY = "-dirty"
 
@@ -22,7 +42,7 @@ def git(*words: str, cwd: Path | None = None) -> str:
         ValueError: with git's last words; several lines of them, since ssh's advice follows the reason.
     """
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in OF_ANOTHER_REPOSITORY},
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ALLOW_PROTOCOL": "https:ssh:file:git",
         # A look at somebody's checkout takes no lock there.

@@ -254,6 +254,22 @@ def test_the_reason_stands_before_the_advice_that_ssh_puts_last(monkeypatch):
     assert refusal("git", "git@example.org:a.git").startswith("Host key verification failed.")
 
 
+def test_a_deploy_that_a_hook_starts_does_not_touch_the_hooks_repository(repository, tmp_path, monkeypatch):
+    hooked = tmp_path / "hooked"
+    git("init", "--quiet", str(hooked))
+    (hooked / "app.py").write_text("another app")
+    git("add", ".", cwd=hooked)
+    git("commit", "--quiet", "-m", "x", cwd=hooked)
+    head = (hooked / ".git/HEAD").read_bytes()
+    monkeypatch.setenv("GIT_DIR", str(hooked / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(hooked / ".git/index"))
+    monkeypatch.setenv("GIT_WORK_TREE", str(hooked))
+    commit = repository.commits["main"]
+    assert taken("git", repository.root)[1:] == (commit, {"app.py": "three"})
+    assert commit_of(repository.root, [".git"]) == commit
+    assert (hooked / ".git/HEAD").read_bytes() == head
+
+
 # From what commit the code in a directory is
 
 
