@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from plugins.module_utils.code_git import commit_of
 from tests.outside import lost
 
 pytestmark = pytest.mark.usefixtures("well")
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 SLUG = "/api/markets/will-solar-double-its-output"
 LIVE = 'if __import__("os").environ.get("SITEKEEPER_SETTINGS", "").endswith("gunicorn.json"):\n    '
 LEAK = (
@@ -27,22 +23,20 @@ GOES_BAD = (
 WRITE = "python3 -c \"import os; open(os.path.expanduser('~/hook.txt'), 'a').write(os.getcwd() + chr(10))\""
 
 
-def test_the_record_says_from_what_commit_the_code_is(released, root):
-    commit = commit_of(REPOSITORY / "examples/currents", ["*.db*"])
-    assert released()[0]["commit"] == commit
-    assert commit[:12] in root.check_output("sitectl releases")
-
-
-def test_deploys_in_a_row_lose_nothing_and_are_seen_from_outside(deploy, visitors, current, released, root):
+def test_deploys_in_a_row_lose_nothing_and_are_seen_from_outside(
+    deploy, playbook, checkout, visitors, current, released, root
+):
     before = current()
     with visitors() as load:
-        first = deploy()
+        first = playbook("deploy", app_source=checkout.path)
         assert first.code == 0, first.output
         between = current()
         second = deploy(release_before_switch=[WRITE], release_after_switch=[WRITE])
         assert second.code == 0, second.output
     assert lost(load.stop()) == {}
     assert len({before, between, current()}) == 3, "each was another release"
+    assert [one["commit"] for one in released() if one["action"] == "deploy"][-2:] == [checkout.commit, ""]
+    assert checkout.commit[:12] in root.check_output("sitectl releases")
     assert [one["result"] for one in released() if one["action"] == "deploy"][-2:] == ["live"] * 2
     hooks = root.check_output("cat /var/lib/currents/hook.txt").splitlines()
     assert hooks == [f"/srv/currents/releases/{current()}/code"] * 2, "both ran in the new release, as the app's user"
