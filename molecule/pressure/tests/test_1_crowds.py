@@ -95,7 +95,7 @@ def test_requests_that_burn_the_processor_slow_others_down_and_no_more(root, sho
         load.wait(15)
         burnt = used_seconds() - before
         assert root.run("true").rc == 0, "ssh answers"
-    assert burnt > 15 / 2, "the processor is busy: the fault took effect"
+    assert burnt > 12, "one processor at least is busy with it all the time: the fault took effect"
     assert lost(load.stop()) == {}
     for one in burning:
         one.join(120)
