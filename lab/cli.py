@@ -7,11 +7,14 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from lab import kinds
 from lab.definition import Definition
-from lab.errors import GuestLostError, LabError, UsageError
+from lab.errors import GuestLostError, HostError, LabError, UsageError
 from lab.machine import Machine
 from lab.paths import Home, check_name
+from lab.progress import say
 from lab.releases import RELEASES
 
 _EPILOG = f"""\
@@ -41,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="lab",
-        description="Disposable Debian and Ubuntu machines in QEMU.",
+        description="Disposable Debian and Ubuntu machines: containers, or virtual ones in QEMU.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,9 +58,10 @@ def build_parser() -> argparse.ArgumentParser:
     up = add("up", "Make and start a machine; nothing to do when it runs already.", _up)
     up.add_argument("name")
     up.add_argument("--image", default="debian12", help=f"one of {', '.join(RELEASES)} (default: %(default)s)")
-    up.add_argument("--memory", type=int, default=2048, metavar="MIB", help="default: %(default)s")
-    up.add_argument("--disk", default="8G", metavar="SIZE", help="default: %(default)s")
-    up.add_argument("--cores", type=int, default=2, help="default: %(default)s")
+    of_vm = "default: %(default)s; a container has this computer's"
+    up.add_argument("--memory", type=int, default=2048, metavar="MIB", help=of_vm)
+    up.add_argument("--disk", default="8G", metavar="SIZE", help=of_vm)
+    up.add_argument("--cores", type=int, default=2, help=of_vm)
     up.add_argument(
         "--forward",
         nargs="+",
@@ -69,6 +73,15 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_argument("--network", metavar="LAN", help="join the private network of this name")
     up.add_argument("--packages", default="", metavar="A,B", help="packages to have installed")
     up.add_argument("--seed-packages", default="", metavar="A,B", help="packages to have downloaded, not installed")
+    up.add_argument("--kind", choices=kinds.KINDS, help="default: the fastest that has what is needed")
+    up.add_argument(
+        "--needs",
+        default=",".join(kinds.ABILITIES),
+        metavar="A,B",
+        help="what the machine must have: "
+        + "; ".join(f"{name}: {text}" for name, text in kinds.ABILITIES.items())
+        + "; or none (default: all)",
+    )
     up.add_argument("--json", action="store_true", help="print where the machine is as JSON")
     for name, text, handler in (
         ("down", "Remove machines and everything of them.", _down),
@@ -104,7 +117,26 @@ def parse_names(text: str) -> tuple[str, ...]:
     return tuple(sorted({name for name in text.split(",") if name}))
 
 
-def definition_from(arguments: argparse.Namespace) -> Definition:
+def kind_from(arguments: argparse.Namespace, computer: kinds.Computer) -> str:
+    """Return the kind of machine that is asked for, or that has what is needed.
+
+    Raises HostError when no container can be made here, UsageError when one lacks what is needed.
+    """
+    needs = kinds.parse_needs(arguments.needs)
+    if arguments.kind is None:
+        kind = kinds.choose(needs, computer)
+        if kind == kinds.VM and kinds.choose(needs, replace(computer, no_container="")) == kinds.CONTAINER:
+            say(f"an emulated VM, for there can be no container: {computer.no_container}")
+        return kind
+    if arguments.kind == kinds.CONTAINER and computer.no_container:
+        raise HostError(f"There can be no container here: {computer.no_container}.")
+    # Who names the kind alone has said what it may lack.
+    if arguments.needs != ",".join(kinds.ABILITIES):
+        kinds.check(arguments.kind, needs, computer)
+    return str(arguments.kind)
+
+
+def definition_from(arguments: argparse.Namespace, kind: str = kinds.VM) -> Definition:
     """Turn the options of `up` into a definition; raise UsageError for the impossible ones."""
     if arguments.memory < 256:
         raise UsageError("A machine needs --memory 256 at least (MiB).")
@@ -122,15 +154,18 @@ def definition_from(arguments: argparse.Namespace) -> Definition:
         network=check_name(arguments.network, "network") if arguments.network else None,
         packages=parse_names(arguments.packages),
         seed_packages=parse_names(arguments.seed_packages),
+        kind=kind,
     )
 
 
 def _up(arguments: argparse.Namespace, home: Home) -> int:
-    place = Machine(home, arguments.name).up(definition_from(arguments))
+    kind = kind_from(arguments, kinds.this_computer())
+    place = Machine(home, arguments.name).up(definition_from(arguments, kind))
     if arguments.json:
         print(json.dumps(place))
         return 0
-    print(f"{place['name']} runs {place['image']} ({place['accelerator']}).")
+    how = place["kind"] if place["kind"] == kinds.CONTAINER else f"{place['kind']}, {place['accelerator']}"
+    print(f"{place['name']} runs {place['image']} ({how}).")
     print(f"  log in:      python -m lab ssh {place['name']}   (port {place['ssh_port']})")
     for guest, host in place["forwards"].items():
         print(f"  port {guest}:   http://{place['ssh_host']}:{host}/")
@@ -181,7 +216,7 @@ def _ssh(arguments: argparse.Namespace, home: Home) -> int:
 
 
 def _list(arguments: argparse.Namespace, home: Home) -> int:
-    rows = [("NAME", "STATE", "IMAGE", "SSH PORT", "LAN ADDRESS")]
+    rows = [("NAME", "STATE", "KIND", "IMAGE", "SSH PORT", "LAN ADDRESS")]
     for name in home.machine_names():
         machine = Machine(home, name)
         record = machine.record
@@ -190,6 +225,7 @@ def _list(arguments: argparse.Namespace, home: Home) -> int:
             (
                 name,
                 machine.state(),
+                record.definition.kind if record else "-",
                 record.definition.image if record else "-",
                 port,
                 (record and record.lan_address) or "-",

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from lab.errors import HostError, LabError
 
-#: program -> apt package that has it
-PACKAGE_OF = {
-    "qemu-system-x86_64": "qemu-system-x86",
-    "qemu-img": "qemu-utils",
+#: Of every machine: program -> apt package that has it
+COMMON_PACKAGES = {
     "mmdebstrap": "mmdebstrap",
-    "mkfs.ext4": "e2fsprogs",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
+}
+VM_PACKAGES = {
+    **COMMON_PACKAGES,
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "mkfs.ext4": "e2fsprogs",
+}
+CONTAINER_PACKAGES = {
+    **COMMON_PACKAGES,
+    "systemd-nspawn": "systemd-container",
+    "pasta": "passt",
+    "ip": "iproute2",
+    "kill": "procps",
+    "tar": "tar",
 }
 
 # A user's PATH often lacks the directories with mkfs.ext4.
@@ -29,15 +41,37 @@ def find_program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=":".join(_SYSTEM_DIRECTORIES))
 
 
-def require_programs(names: Sequence[str] = tuple(PACKAGE_OF)) -> None:
+def missing_programs(names: Iterable[str]) -> list[str]:
+    """Return the programs that this computer lacks."""
+    return [name for name in names if find_program(name) is None]
+
+
+def require_programs(package_of: Mapping[str, str]) -> None:
     """Raise HostError naming every missing program and the one command that installs them all."""
-    missing = [name for name in names if find_program(name) is None]
+    missing = missing_programs(package_of)
     if missing:
-        packages = sorted({PACKAGE_OF[name] for name in missing})
+        packages = sorted({package_of[name] for name in missing})
         raise HostError(
             f"These programs are missing: {', '.join(missing)}.\n"
             f"Install them: sudo apt-get install {' '.join(packages)}   (or: tools/setup.sh lab)"
         )
+
+
+def as_root(argv: Sequence[str]) -> list[str]:
+    """Return the command as root runs it: through a sudo that never asks where this user is not root."""
+    return list(argv) if os.geteuid() == 0 else ["sudo", "-n", "--", *argv]
+
+
+def run_as_root(*argv: str) -> str:
+    """Run a short command as root and return what it prints; raise LabError with what it said when it fails."""
+    program = find_program(argv[0]) or argv[0]
+    result = subprocess.run(
+        as_root([program, *argv[1:]]), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        said = result.stderr.strip() or result.stdout.strip()
+        raise LabError(f"{shlex.join(argv)} failed with status {result.returncode}: {said}")
+    return result.stdout
 
 
 def tail(path: Path, lines: int = 20) -> str:

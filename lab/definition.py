@@ -18,6 +18,7 @@ class Definition:
     network: str | None = None
     packages: tuple[str, ...] = ()
     seed_packages: tuple[str, ...] = ()
+    kind: str = "vm"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Record:
         definition = data["definition"]
         # A machine that was made before there was this option still runs, and has to be found.
         definition.setdefault("packages", [])
+        definition.setdefault("kind", "vm")
         for key in ("forwards", "packages", "seed_packages"):
             definition[key] = tuple(definition[key])
         ports = {int(guest): int(host) for guest, host in data["ports"].items()}

@@ -11,23 +11,13 @@ from pathlib import Path
 _PYTHON = "usr/lib/python3/dist-packages"
 #: What every image has. The host's certificates and the lab's public key are added by `image_files`.
 _STATIC = {
-    "etc/fstab": "/dev/vda / ext4 errors=remount-ro 0 1\n",
     "etc/sudoers.d/lab": "admin ALL=(ALL:ALL) NOPASSWD: ALL\n",
     "etc/ssh/sshd_config.d/lab.conf": (
         "# Only the recorded key: the others would cost time at every handshake and be unknown to the client.\n"
         "HostKey /etc/ssh/ssh_host_ed25519_key\nUseDNS no\nPasswordAuthentication no\nPrintMotd no\n"
     ),
-    # The distribution's initial RAM disk carries drivers for every computer, and an emulated processor takes
-    # seconds to unpack it. These are all the drivers a lab machine's root disk needs.
-    "etc/initramfs-tools/conf.d/lab": "MODULES=list\n",
-    "etc/initramfs-tools/hooks/lab": """\
-#!/bin/sh
-[ "$1" = prereqs ] && exit 0
-. /usr/share/initramfs-tools/hook-functions
-manual_add_modules virtio_pci virtio_blk ext4
-""",
-    # Each machine has its name, keys and addresses in a tar archive on its second disk. They are
-    # unpacked once and written out at once, so that a power cut cannot undo them.
+    # What differs between machines of one image is a tar archive. A container has it from before its first boot; a VM
+    # has it on its second disk, unpacks it once and writes it out at once, so that a power cut cannot undo it.
     "etc/systemd/system/lab-seed.service": """\
 [Unit]
 Description=Give this machine its name, keys and addresses
@@ -47,10 +37,23 @@ ExecStart=/bin/sync --file-system /etc/hostname
 WantedBy=sysinit.target
 """,
 }
+#: What only a machine with a disk and a kernel of its own has.
+_VM_STATIC = {
+    "etc/fstab": "/dev/vda / ext4 errors=remount-ro 0 1\n",
+    # The distribution's initial RAM disk carries drivers for every computer, and an emulated processor takes
+    # seconds to unpack it. These are all the drivers a lab machine's root disk needs.
+    "etc/initramfs-tools/conf.d/lab": "MODULES=list\n",
+    "etc/initramfs-tools/hooks/lab": """\
+#!/bin/sh
+[ "$1" = prereqs ] && exit 0
+. /usr/share/initramfs-tools/hook-functions
+manual_add_modules virtio_pci virtio_blk ext4
+""",
+}
 
 
 def image_files(
-    public_key: str, certificates: Mapping[str, str], sources: Mapping[str, str] | None = None
+    public_key: str, certificates: Mapping[str, str], sources: Mapping[str, str] | None = None, kind: str = "vm"
 ) -> dict[str, str]:
     """Return path -> content of what goes into an image.
 
@@ -59,8 +62,9 @@ def image_files(
         certificates: the extra authorities this computer trusts, by file name: behind a proxy with its own authority,
             pip and curl in the guest would otherwise fail.
         sources: Python that the guest will import from zip files, by name: compiled while the image is built.
+        kind: of machine.
     """
-    files = dict(_STATIC)
+    files = {**_STATIC, **(_VM_STATIC if kind == "vm" else {})}
     files[f"{_PYTHON}/lab_zipcache.py"] = Path(__file__).with_name("zipcache.py").read_text()
     # Python imports it whenever it starts, the distribution's own: a virtual environment's does not.
     files[f"{_PYTHON}/lab_zipcache.pth"] = "import lab_zipcache\n"

@@ -10,12 +10,13 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab import network
-from lab.commands import require_programs, run
+from lab.commands import CONTAINER_PACKAGES, VM_PACKAGES, require_programs, run
+from lab.definition import Definition
 from lab.errors import HostError, LabError
 from lab.guestfiles import image_files, pack
 from lab.paths import Home
@@ -41,12 +42,19 @@ class ImageSpec:
     seed_packages: tuple[str, ...]
     files: Mapping[str, str]
     recipe: str
+    kind: str = "vm"
+
+    @property
+    def cache(self) -> str:
+        """Return the name of the packages kept for the next build."""
+        return f"{self.release.suite}-{self.kind}"
 
     @property
     def identity(self) -> str:
         """Return a short hash: two specs with the same one give the same machine."""
         content = {
-            "release": [self.release.suite, *self.release.packages],
+            "kind": self.kind,
+            "release": [self.release.suite, *self.release.packages(self.kind)],
             "packages": self.packages,
             "sources": self.sources,
             "disk_bytes": self.disk_bytes,
@@ -59,7 +67,7 @@ class ImageSpec:
 
 @dataclass(frozen=True)
 class Image:
-    """A finished image: disk, kernel and initial RAM disk side by side in one directory."""
+    """A finished image: disk, kernel and initial RAM disk side by side in one directory; of a container its tree."""
 
     directory: Path
 
@@ -67,6 +75,11 @@ class Image:
     def disk(self) -> Path:
         """The root disk, never written to: machines have an overlay on top of it."""
         return self.directory / "disk.raw"
+
+    @property
+    def tree(self) -> Path:
+        """The root directory of a container, as a tar archive: it keeps owners, and nobody writes to it by mistake."""
+        return self.directory / "tree.tar"
 
     @property
     def kernel(self) -> Path:
@@ -119,46 +132,46 @@ def read_module_sources() -> dict[str, str]:
     }
 
 
-def make_spec(
-    home: Home, image: str, disk_bytes: int, packages: Sequence[str], seed_packages: Sequence[str]
-) -> ImageSpec:
-    """Collect what goes into the image called `image` on this computer."""
-    release = find_release(image)
+def make_spec(home: Home, definition: Definition) -> ImageSpec:
+    """Collect what goes into the image of a machine on this computer."""
+    release, kind = find_release(definition.image), definition.kind
     public_key = lab_key(home).with_name("lab_ed25519.pub").read_text()
     return ImageSpec(
         release=release,
         sources=tuple(source_lines(release, host_mirrors())),
-        disk_bytes=disk_bytes,
-        packages=tuple(sorted(set(packages))),
-        seed_packages=tuple(sorted(set(seed_packages))),
-        files=image_files(public_key, read_certificates(), read_module_sources()),
-        recipe=(_HERE / "customize.sh").read_text() + (_HERE / "diskimage.sh").read_text(),
+        # A container's tree has no size.
+        disk_bytes=definition.disk_bytes if kind == "vm" else 0,
+        packages=tuple(sorted(set(definition.packages))),
+        seed_packages=tuple(sorted(set(definition.seed_packages))),
+        files=image_files(public_key, read_certificates(), read_module_sources(), kind),
+        recipe="".join((_HERE / name).read_text() for name in ("customize.sh", "diskimage.sh", "clean.sh")),
+        kind=kind,
     )
 
 
 def ensure_image(home: Home, spec: ImageSpec) -> Image:
     """Return the image for `spec`, building it when it is not there yet.
 
-    Two commands that want the same image build it once; those of different releases are built side by side, for they
-    share no cache. A build that is killed leaves nothing that could be taken for an image: the directory gets its name
-    only when everything is in it.
+    Two commands that want the same image build it once; those of different releases or kinds are built side by side,
+    for they share no cache. A build that is killed leaves nothing that could be taken for an image: the directory gets
+    its name only when everything is in it.
     """
     final = home.images / spec.identity
     if final.is_dir():
         return Image(final)
-    require_programs()
+    require_programs(VM_PACKAGES if spec.kind == "vm" else CONTAINER_PACKAGES)
     keyring = find_keyring(spec.release)
     home.images.mkdir(parents=True, exist_ok=True)
-    suite = spec.release.suite
-    with home.lock(f"images-{suite}", "an image to be built"):
+    part = spec.cache
+    with home.lock(f"images-{part}", "an image to be built"):
         if final.is_dir():
             return Image(final)
-        for stale in home.images.glob(f"building-{suite}-*"):
+        for stale in home.images.glob(f"building-{part}-*"):
             shutil.rmtree(stale)
         check_room(home.images, _ROOM_FOR_BUILD)
-        draft = Path(tempfile.mkdtemp(prefix=f"building-{suite}-", dir=home.images))
+        draft = Path(tempfile.mkdtemp(prefix=f"building-{part}-", dir=home.images))
         try:
-            with step(f"building the {spec.release.image} image (once; kept in {home.images})"):
+            with step(f"building the {spec.release.image} image of a {spec.kind} (once; kept in {home.images})"):
                 _build(home, spec, keyring, draft)
             draft.chmod(0o755)
             draft.rename(final)
@@ -185,12 +198,13 @@ def check_room(directory: Path, needed_bytes: int) -> None:
 
 
 def mmdebstrap_argv(spec: ImageSpec, keyring: Path, draft: Path, packages: Path) -> list[str]:
-    """Return the command that makes tree, disk, kernel and initial RAM disk in `draft`."""
+    """Return the command that makes disk, kernel and initial RAM disk in `draft`, or the tree of a container."""
+    vm = spec.kind == "vm"
     return [
         "mmdebstrap",
         "--variant=minbase",
-        "--format=null",
-        f"--include={','.join([*spec.release.packages, *spec.packages])}",
+        f"--format={'null' if vm else 'tar'}",
+        f"--include={','.join([*spec.release.packages(spec.kind), *spec.packages])}",
         f"--keyring={keyring}",
         # Packages and lists are wanted in the image and in the cache; customize.sh sorts them out.
         "--skip=cleanup/apt,download/empty,essential/unlink",
@@ -202,16 +216,17 @@ def mmdebstrap_argv(spec: ImageSpec, keyring: Path, draft: Path, packages: Path)
         f"--essential-hook=tar-in {draft}/files.tar /",
         f"--customize-hook={_HERE}/customize.sh",
         f"--customize-hook=sync-out /var/cache/lab-stash {draft}/packages",
-        f"--customize-hook=copy-out /boot {draft}",
-        f"--customize-hook={_HERE}/diskimage.sh",
+        *([f"--customize-hook=copy-out /boot {draft}"] if vm else []),
+        f"--customize-hook={_HERE}/clean.sh",
+        *([f"--customize-hook={_HERE}/diskimage.sh"] if vm else []),
         spec.release.suite,
-        "-",
+        "-" if vm else str(draft / "tree.tar"),
         *spec.sources,
     ]
 
 
 def _build(home: Home, spec: ImageSpec, keyring: Path, draft: Path) -> None:
-    packages = home.packages / spec.release.suite
+    packages = home.packages / spec.cache
     packages.mkdir(parents=True, exist_ok=True)
     (draft / "packages").mkdir()
     (draft / "files.tar").write_bytes(pack(spec.files))
@@ -221,6 +236,18 @@ def _build(home: Home, spec: ImageSpec, keyring: Path, draft: Path) -> None:
         "LAB_INODES": str(_INODES),
         "LAB_NAME_SERVER": network.NAME_SERVER,
     }
+    argv = mmdebstrap_argv(spec, keyring, draft, packages)
+    if spec.kind == "vm":
+        _build_disk(spec, argv, draft, env)
+    else:
+        run(argv, draft / "build.log", env)
+    # The cache becomes exactly what this build used, so that it does not grow for ever.
+    shutil.rmtree(packages)
+    (draft / "packages").rename(packages)
+    (draft / "files.tar").unlink()
+
+
+def _build_disk(spec: ImageSpec, argv: list[str], draft: Path, env: Mapping[str, str]) -> None:
     disk = draft / "disk.raw"
     with disk.open("wb") as handle:
         handle.truncate(spec.disk_bytes)
@@ -229,17 +256,13 @@ def _build(home: Home, spec: ImageSpec, keyring: Path, draft: Path) -> None:
     disk.chmod(0o666)
     descriptor = os.open(disk, os.O_RDWR)
     try:
-        _run_with_disk(mmdebstrap_argv(spec, keyring, draft, packages), draft / "build.log", env, descriptor)
+        _run_with_disk(argv, draft / "build.log", env, descriptor)
     finally:
         os.close(descriptor)
     disk.chmod(0o444)
     _newest(draft / "boot", "vmlinuz-*").rename(draft / "vmlinuz")
     _newest(draft / "boot", "initrd.img-*").rename(draft / "initrd")
     shutil.rmtree(draft / "boot")
-    # The cache becomes exactly what this build used, so that it does not grow for ever.
-    shutil.rmtree(packages)
-    (draft / "packages").rename(packages)
-    (draft / "files.tar").unlink()
 
 
 def _run_with_disk(argv: list[str], log: Path, env: Mapping[str, str], descriptor: int) -> None:

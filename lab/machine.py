@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,24 +11,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lab import network, qemu, qmp, ssh
-from lab.commands import find_program, require_programs, tail
+from lab import kinds, network, qemu, ssh
+from lab.backend import Backend
+from lab.commands import require_programs, tail
+from lab.container import Container
 from lab.definition import Definition, Record, differences
 from lab.errors import GuestLostError, HostError, LabError, UsageError
 from lab.guestfiles import pack, seed_files
 from lab.image import Image, check_room, ensure_image, lab_key, make_key, make_spec
 from lab.paths import Home, check_name
 from lab.progress import say, step
+from lab.vm import VirtualMachine
 
 # Emulated on a busy computer a boot can take minutes; with KVM it takes seconds. Either way a guest that
 # panics or whose QEMU ends is noticed at once.
 BOOT_TIMEOUT_SECONDS = 300.0
-_STOP_TIMEOUT_SECONDS = 30.0
 #: A login on an emulated, busy machine takes up to ten seconds.
 _ANSWER_SECONDS = 25.0
 _ROOM_FOR_MACHINE = 1 << 30
 _SSH_PORT = 22
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_BACKENDS: dict[str, Callable[[Home, str, Path], Backend]] = {kinds.VM: VirtualMachine, kinds.CONTAINER: Container}
 
 
 class Machine:
@@ -52,17 +53,23 @@ class Machine:
             return None
 
     @property
+    def backend(self) -> Backend:
+        """What runs it."""
+        record = self.record
+        return self._backend(record.definition.kind if record else kinds.VM)
+
+    @property
     def pid(self) -> int | None:
-        """QEMU's process id, or None."""
-        return qemu.find_process(self.directory)
+        """The process that runs it, or None."""
+        return self.backend.pid
 
     @property
     def serial_log(self) -> Path:
-        """Everything the guest's kernel wrote to its console, all boots in a row."""
+        """Everything the guest wrote to its console, all boots in a row."""
         return self.directory / "serial.log"
 
     def state(self) -> str:
-        """Return absent, half-made, stopped, unreachable (QEMU runs, ssh does not answer) or running."""
+        """Return absent, half-made, stopped, unreachable (it runs, ssh does not answer) or running."""
         if not self.directory.is_dir():
             return "absent"
         record = self.record
@@ -77,6 +84,7 @@ class Machine:
         record = self._require_record()
         return {
             "name": self.name,
+            "kind": record.definition.kind,
             "image": record.definition.image,
             "ssh_host": ssh.ADDRESS,
             "ssh_port": record.ports[_SSH_PORT],
@@ -85,6 +93,7 @@ class Machine:
             "known_hosts": str(self.directory / "known_hosts"),
             "forwards": {str(port): record.ports[port] for port in record.definition.forwards},
             "accelerator": record.accelerator,
+            "can": sorted(kinds.abilities(record.definition.kind, kinds.memory_controller())),
             "serial_log": str(self.serial_log),
             "lan_address": record.lan_address,
         }
@@ -101,7 +110,7 @@ class Machine:
 
         Raises UsageError when a machine of this name exists with another definition.
         """
-        require_programs()
+        require_programs(self._backend(definition.kind).packages)
         with self._lock():
             record = self.record
             if record is None:
@@ -129,8 +138,11 @@ class Machine:
         state = self.state()
         if state not in ("stopped", "unreachable"):
             return ""
-        console, qemu = tail(self.serial_log, 5), tail(self.directory / "qemu.log", 5)
-        return f"{self.name} is {state}. Last lines of its console, then what QEMU said:\n{console}\n{qemu}"
+        console, said = tail(self.serial_log, 5), tail(self.backend.log, 5)
+        return (
+            f"{self.name} is {state}. Last lines of its console, then what {self.backend.program} said:"
+            f"\n{console}\n{said}"
+        )
 
     def reboot(self) -> None:
         """Reboot from inside and wait for a new boot id."""
@@ -147,10 +159,18 @@ class Machine:
                 self._wait_until_up(started, lambda: self.boot_id() not in ("", before))
 
     def cut_power(self) -> None:
-        """Kill QEMU, as a power cut would, and start the same disk again."""
+        """Kill QEMU, as a power cut would, and start the same disk again.
+
+        Raises UsageError for a container.
+        """
         with self._lock():
             record = self._require_running()
-            self._kill()
+            if record.definition.kind == kinds.CONTAINER:
+                raise UsageError(
+                    f"{self.name} is a container: what it wrote is in the page cache of this computer, so a cut would "
+                    "lose nothing. Make it with --kind vm."
+                )
+            self.backend.kill()
             self._start(record)
 
     def run(self, command: list[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -163,7 +183,7 @@ class Machine:
         except subprocess.TimeoutExpired:
             raise self._lost(f"{' '.join(command)} did not end within {timeout:.0f} s") from None
         if result.returncode == ssh.CONNECTION_FAILED and self.pid is None:
-            raise self._lost("QEMU is not running any more")
+            raise self._lost(f"{self.backend.program} is not running any more")
         return result
 
     def boot_id(self) -> str:
@@ -184,7 +204,7 @@ class Machine:
         status = subprocess.run(argv, check=False).returncode
         if status == ssh.CONNECTION_FAILED:
             if self.pid is None:
-                raise self._lost("QEMU ended")
+                raise self._lost(f"{self.backend.program} ended")
             if not ssh.answers(access.port, timeout=20):
                 raise self._lost("ssh does not answer")
         return status
@@ -205,49 +225,40 @@ class Machine:
     def _require_running(self) -> Record:
         record = self._require_record()
         if self.pid is None:
-            raise self._lost("QEMU is not running")
+            raise self._lost(f"{self.backend.program} is not running")
         return record
 
     def _make(self, definition: Definition) -> Record:
-        spec = make_spec(
-            self.home, definition.image, definition.disk_bytes, definition.packages, definition.seed_packages
-        )
+        backend = self._backend(definition.kind)
+        spec = make_spec(self.home, definition)
         image = ensure_image(self.home, spec)
         self.directory.mkdir(parents=True, mode=0o700)
         check_room(self.directory, _ROOM_FOR_MACHINE)
         with self.home.lock("network", "an address to be chosen"):
-            lan_address = self._choose_lan_address(definition.network)
-            lan_mac = self._mac("lan") if lan_address else None
+            lan_address = self._choose_lan_address(definition)
             key = self.directory / "ssh_host_ed25519_key"
             make_key(key, self.name)
+            lan_mac = self._mac("lan") if lan_address else None
             wires = network.networkd_files(self._mac("outside"), lan_mac, lan_address)
             public = key.with_name(f"{key.name}.pub").read_text()
-            seed = pack(seed_files(self.name, key.read_text(), public, wires))
-            (self.directory / "seed.tar").write_bytes(seed)
-            self._make_overlay(image)
+            backend.create(image, pack(seed_files(self.name, key.read_text(), public, wires)))
             ports = dict.fromkeys((_SSH_PORT, *definition.forwards), 0)
-            record = Record(definition, spec.identity, lan_address, qemu.host_accelerator().name, ports)
+            record = Record(definition, spec.identity, lan_address, self._accelerator(definition.kind), ports)
             self._write(record)
         return record
 
-    def _make_overlay(self, image: Image) -> None:
-        argv = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw"]
-        result = subprocess.run(
-            [*argv, "-b", str(image.disk), str(self.directory / "disk.qcow2")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if result.returncode:
-            raise LabError(f"qemu-img could not make the disk of {self.name}: {result.stderr.strip()}")
-
-    def _choose_lan_address(self, lan: str | None) -> str | None:
-        if lan is None:
+    def _choose_lan_address(self, definition: Definition) -> str | None:
+        if definition.network is None:
             return None
         taken = set()
         for name in self.home.machine_names():
             record = Machine(self.home, name).record
-            if record and record.definition.network == lan and record.lan_address:
+            if record and record.definition.network == definition.network and record.lan_address:
+                if record.definition.kind != definition.kind:
+                    raise UsageError(
+                        f"{name} on the network {definition.network} is a {record.definition.kind}: "
+                        f"containers and VMs do not meet. Make {self.name} with --kind {record.definition.kind}."
+                    )
                 taken.add(record.lan_address)
         return network.free_lan_address(taken)
 
@@ -259,80 +270,48 @@ class Machine:
         draft.write_text(record.to_json())
         draft.rename(self.directory / "machine.json")
 
+    def _backend(self, kind: str) -> Backend:
+        return _BACKENDS[kind](self.home, self.name, self.directory)
+
+    @staticmethod
+    def _accelerator(kind: str) -> str:
+        """Return what runs the machine's instructions: kvm, tcg (emulated), or none in between."""
+        return qemu.host_accelerator().name if kind == kinds.VM else "none"
+
     def _start(self, record: Record) -> None:
         definition = record.definition
-        running = [name for name in self.home.machine_names() if Machine(self.home, name).pid]
-        qemu.check_memory(Path("/proc/meminfo").read_text(), definition.memory_mib, running)
+        if definition.kind == kinds.VM:
+            running = [name for name in self.home.machine_names() if Machine(self.home, name).pid]
+            qemu.check_memory(Path("/proc/meminfo").read_text(), definition.memory_mib, running)
         started = time.monotonic()
-        with step(f"booting {self.name} ({definition.image}, {qemu.host_accelerator().name})"):
+        how = definition.kind if definition.kind == kinds.CONTAINER else self._accelerator(definition.kind)
+        with step(f"booting {self.name} ({definition.image}, {how})"):
             self._power_on(record)
             self._wait_until_up(started)
 
     def _power_on(self, record: Record) -> None:
-        """Start QEMU and write down where it can be reached."""
+        """Start it and write down where it can be reached."""
         ports = self._launch(record)
-        accelerator = qemu.host_accelerator().name
         public = (self.directory / "ssh_host_ed25519_key.pub").read_text()
         (self.directory / "known_hosts").write_text(ssh.known_hosts_line(ports[_SSH_PORT], public))
-        self._write(replace(record, accelerator=accelerator, ports=ports))
+        self._write(replace(record, accelerator=self._accelerator(record.definition.kind), ports=ports))
 
     def _launch(self, record: Record) -> dict[int, int]:
-        """Start QEMU and return its ports; the ones of the last time if they are still free."""
+        """Start it and return its ports; the ones of the last time if they are still free."""
         image = Image(self.home.images / record.image_identity)
-        if not image.disk.is_file():
+        if record.definition.kind == kinds.VM and not image.disk.is_file():
             raise LabError(
                 f"The image under {self.name}'s disk is gone ({image.directory}).\n"
-                f"Remove the machine and make it anew: python -m lab down {self.name}"
+                f"Remove the machine and make it again: python -m lab down {self.name}"
             )
+        backend = self._backend(record.definition.kind)
         try:
-            return self._launch_with(record, record.ports, image)
+            return backend.launch(record, record.ports, image)
         except HostError:
             if not any(record.ports.values()):
                 raise
             say(f"the ports of {self.name} are in use by another program: it gets new ones")
-            return self._launch_with(record, dict.fromkeys(record.ports, 0), image)
-
-    def _launch_with(self, record: Record, ports: dict[int, int], image: Image) -> dict[int, int]:
-        lan = None
-        if record.definition.network and record.lan_address:
-            endpoint = network.multicast_endpoint(self.home.root, record.definition.network)
-            lan = qemu.LanCard(self._mac("lan"), endpoint)
-        hardware = qemu.Hardware(
-            name=self.name,
-            directory=self.directory,
-            kernel=image.kernel,
-            initrd=image.initrd,
-            memory_mib=record.definition.memory_mib,
-            cores=record.definition.cores,
-            mac=self._mac("outside"),
-            forwards=ports,
-            lan=lan,
-        )
-        argv = qemu.command_line(hardware, qemu.host_accelerator())
-        log = self.directory / "qemu.log"
-        control = self.directory / "qmp.sock"
-        control.unlink(missing_ok=True)
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [find_program(argv[0]) or argv[0], *argv[1:]],
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                # A session of its own: it outlives this command and the terminal.
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
-        while not control.exists():
-            if process.poll() is not None:
-                raise HostError(f"QEMU did not start:\n{tail(log)}")
-            if time.monotonic() > deadline:
-                raise HostError(f"QEMU did not open its control socket:\n{tail(log)}")
-            time.sleep(0.02)
-        found = network.parse_forwards(qmp.monitor(self.directory, "info usernet"))
-        if set(found) != set(ports):
-            raise HostError(f"QEMU forwards {sorted(found)} instead of {sorted(ports)}: see {log}")
-        return found
+            return backend.launch(record, dict.fromkeys(record.ports, 0), image)
 
     def _wait_until_up(self, started: float, condition: Callable[[], bool] | None = None) -> None:
         """Wait until a login works (and `condition` holds); raise GuestLostError as soon as it cannot."""
@@ -342,8 +321,8 @@ class Machine:
         restarted = False
         while True:
             if self.pid is None:
-                if restarted or not self._died_in_firmware():
-                    raise self._lost("QEMU ended while the machine was booting")
+                if restarted or not self.backend.crashed_in_firmware():
+                    raise self._lost(f"{self.backend.program} ended while the machine was booting")
                 restarted = True
                 say(f"QEMU crashed in its firmware, before the guest's kernel: starting {self.name} again")
                 self._power_on(self._require_record())
@@ -354,15 +333,6 @@ class Machine:
             if time.monotonic() - started > BOOT_TIMEOUT_SECONDS:
                 raise self._lost(f"no login was possible within {BOOT_TIMEOUT_SECONDS:.0f} s")
             time.sleep(0.1)
-
-    def _died_in_firmware(self) -> bool:
-        """Tell whether the console ends in QEMU's firmware.
-
-        QEMU 7.2 can crash there when it emulates on a busy computer: the device map changes under a running
-        processor (memory_region_dispatch_read of a region that is gone; seen after a guest's reboot). The
-        guest runs nothing at that moment, so starting again loses nothing.
-        """
-        return "Booting from ROM" in tail(self.serial_log, 1)
 
     def _serial_since(self, offset: int) -> str:
         try:
@@ -376,21 +346,17 @@ class Machine:
         return GuestLostError(
             f"The machine {self.name} is lost: {what}. Nothing is said about the command that ran in it.\n"
             f"Last lines of its console ({self.serial_log}):\n{tail(self.serial_log, 15)}\n"
-            f"What QEMU said:\n{tail(self.directory / 'qemu.log', 5)}\n"
-            f"Make it anew: python -m lab down {self.name} && python -m lab up {self.name} ..."
+            f"What {self.backend.program} said:\n{tail(self.backend.log, 5)}\n"
+            f"Make it again: python -m lab down {self.name} && python -m lab up {self.name} ..."
         )
-
-    def _kill(self) -> None:
-        deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
-        while (pid := self.pid) is not None:
-            os.kill(pid, signal.SIGKILL)
-            if time.monotonic() > deadline:
-                raise LabError(f"QEMU (process {pid}) of {self.name} cannot be killed; look at it with ps.")
-            time.sleep(0.02)
 
     def _remove(self) -> bool:
         there = self.directory.is_dir()
-        self._kill()
+        # A half-made one does not say of which kind it is.
+        for kind in (self.record.definition.kind,) if self.record else kinds.KINDS:
+            backend = self._backend(kind)
+            backend.kill()
+            backend.discard()
         if there:
             shutil.rmtree(self.directory)
         return there

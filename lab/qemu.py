@@ -157,25 +157,6 @@ def pid_file(directory: Path) -> Path:
     return directory / "qemu.pid"
 
 
-def find_process(directory: Path, proc: Path = Path("/proc")) -> int | None:
-    """Return the process id of the QEMU that runs the machine in `directory`, or None.
-
-    The process table is asked, not a recorded number: it cannot be out of date, cannot name another
-    process after a reboot of this computer, and finds a QEMU whose starter was killed half-way.
-    """
-    mark = os.fsencode(pid_file(directory))
-    for entry in proc.iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            argv = (entry / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue  # the process ended while we looked, or it is hidden from us
-        if b"qemu-system" in argv[0] and mark in argv:
-            return int(entry.name)
-    return None
-
-
 def check_memory(meminfo: str, needed_mib: int, running: Sequence[str]) -> None:
     """Raise HostError when this computer has less memory to spare than the guest is given."""
     for line in meminfo.splitlines():

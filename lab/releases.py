@@ -37,15 +37,14 @@ class Release:
     image: str
     distribution: str
     suite: str
-    kernel: str
+    #: what only a machine with a kernel of its own has
+    kernel_packages: tuple[str, ...]
     components: str
     keyrings: tuple[str, ...]
-    extra_packages: tuple[str, ...] = ()
 
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """What every machine has before anything is tried on it: nothing a role is meant to install."""
-        return (*_COMMON_PACKAGES, *self.extra_packages, self.kernel)
+    def packages(self, kind: str) -> tuple[str, ...]:
+        """What every machine of a kind has before anything is tried on it: nothing a role is meant to install."""
+        return (*_COMMON_PACKAGES, *self.kernel_packages) if kind == "vm" else _COMMON_PACKAGES
 
 
 def _debian(image: str, suite: str) -> Release:
@@ -53,7 +52,7 @@ def _debian(image: str, suite: str) -> Release:
         image,
         "debian",
         suite,
-        "linux-image-cloud-amd64",
+        ("linux-image-cloud-amd64",),
         "main",
         ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"),
     )
@@ -64,11 +63,10 @@ def _ubuntu(image: str, suite: str) -> Release:
         image,
         "ubuntu",
         suite,
-        "linux-image-virtual",
+        # Debian's kernel brings initramfs-tools; Ubuntu's only recommends it.
+        ("initramfs-tools", "linux-image-virtual"),
         "main universe",
         ("/usr/share/keyrings/ubuntu-archive-keyring.gpg",),
-        # Debian's kernel brings initramfs-tools; Ubuntu's only recommends it.
-        ("initramfs-tools",),
     )
 
 

@@ -20,8 +20,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home.from_environment()
 
 
-def stopped_machine(home: Home, name: str) -> Record:
-    record = Record(Definition(forwards=(5555,)), "0123", "10.77.0.11", "tcg", {22: 40022, 5555: 45555})
+def stopped_machine(home: Home, name: str, **more: str) -> Record:
+    record = Record(Definition(forwards=(5555,), **more), "0123", "10.77.0.11", "tcg", {22: 40022, 5555: 45555})
     home.machine(name).mkdir(parents=True)
     (home.machine(name) / "machine.json").write_text(record.to_json())
     home.keys.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,8 @@ def test_a_machine_from_before_an_option_is_found(home: Home):
     record = stopped_machine(home, "one")
     file = home.machine("one") / "machine.json"
     old = json.loads(file.read_text())
-    del old["definition"]["packages"]
+    for option in ("packages", "kind"):
+        del old["definition"][option]
     file.write_text(json.dumps(old))
     assert Record.from_json(file.read_text()) == record
 
@@ -65,6 +66,19 @@ def test_options_become_a_definition():
 def test_impossible_options_are_refused_with_what_is_possible(options: list[str], message: str):
     with pytest.raises(UsageError, match=message):
         up(*options)
+
+
+def test_power_of_a_container_cannot_be_cut(home: Home, capsys: pytest.CaptureFixture[str], monkeypatch):
+    stopped_machine(home, "one", kind="container")
+    monkeypatch.setattr("lab.container.Container.pid", 1)
+    assert cli.main(["cut-power", "one"]) == 2
+    assert "page cache" in capsys.readouterr().err
+
+
+def test_containers_and_vms_do_not_share_a_network(home: Home):
+    stopped_machine(home, "one", kind="container", network="wire")
+    with pytest.raises(UsageError, match="one on the network wire is a container"):
+        Machine(home, "two")._choose_lan_address(Definition(network="wire"))
 
 
 @pytest.mark.parametrize("name", ["", "One", "a b", "../x", "-a", "a-", "x" * 43])
@@ -118,7 +132,7 @@ def test_list_shows_every_machine(home: Home, capsys: pytest.CaptureFixture[str]
     home.machine("half").mkdir()
     assert cli.main(["list"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert rows == [["half", "half-made", "-", "-"], ["one", "stopped", "debian12", "40022", "10.77.0.11"]]
+    assert rows == [["half", "half-made", "-", "-", "-"], ["one", "stopped", "vm", "debian12", "40022", "10.77.0.11"]]
 
 
 def test_ssh_to_a_machine_without_qemu_is_a_lost_guest(home: Home, capsys: pytest.CaptureFixture[str]):
@@ -134,9 +148,9 @@ def test_a_crash_in_the_firmware_is_told_from_one_in_the_guest(home: Home):
     stopped_machine(home, "one")
     machine = Machine(home, "one")
     machine.serial_log.write_text("[ 172.2] reboot: Restarting system\nSeaBIOS\nBooting from ROM..\x1bc\x1b[2J")
-    assert machine._died_in_firmware()
+    assert machine.backend.crashed_in_firmware()
     machine.serial_log.write_text("SeaBIOS\nBooting from ROM..\n[ 3.1] systemd[1]: a warning\n")
-    assert not machine._died_in_firmware()
+    assert not machine.backend.crashed_in_firmware()
 
 
 def test_ssh_to_a_machine_that_never_was_says_how_to_make_it(home: Home, capsys: pytest.CaptureFixture[str]):

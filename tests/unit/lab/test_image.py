@@ -36,10 +36,19 @@ SPEC = image.ImageSpec(
         {"seed_packages": ("cron", "logrotate")},
         {"files": {**SPEC.files, "usr/local/share/ca-certificates/own.crt": "ANOTHER"}},
         {"recipe": "another recipe"},
+        {"kind": "container"},
     ],
 )
 def test_everything_that_goes_in_changes_the_hash(change: dict[str, object]):
     assert replace(SPEC, **change).identity != SPEC.identity
+
+
+def test_a_container_has_neither_kernel_nor_disk():
+    argv = image.mmdebstrap_argv(replace(SPEC, kind="container"), Path("/keys.gpg"), Path("/draft"), Path("/packages"))
+    assert not [word for word in argv if "linux-image" in word or "diskimage" in word or "/boot" in word]
+    assert argv[argv.index("bookworm") + 1] == "/draft/tree.tar"
+    assert "etc/fstab" not in guestfiles.image_files("key", {}, kind="container")
+    assert "linux-image-virtual" not in releases.find_release("ubuntu24.04").packages("container")
 
 
 def test_the_order_of_files_does_not_change_the_hash():
@@ -79,7 +88,7 @@ def test_packed_files_belong_to_root_and_keys_are_private():
 
 def test_no_package_a_role_installs_is_in_the_image():
     for release in releases.RELEASES.values():
-        assert not {"cron", "logrotate", "unattended-upgrades", "needrestart"} & set(release.packages)
+        assert not {"cron", "logrotate", "unattended-upgrades", "needrestart"} & set(release.packages("vm"))
 
 
 def test_mmdebstrap_gets_the_keyring_and_every_suite():
@@ -93,7 +102,7 @@ def test_packages_that_were_asked_for_are_installed_and_seeds_are_not():
     (included,) = (
         word for word in image.mmdebstrap_argv(SPEC, Path("/k"), Path("/d"), Path("/p")) if "include" in word
     )
-    assert included == f"--include={','.join([*SPEC.release.packages, 'curl'])}"
+    assert included == "--include=" + ",".join([*SPEC.release.packages("vm"), "curl"])
 
 
 def test_mirrors_are_read_from_both_forms_of_apt_sources():
@@ -152,7 +161,7 @@ def test_missing_programs_are_named_with_the_packages_to_install(monkeypatch: py
     with pytest.raises(
         HostError, match=r"(?s)qemu-system-x86_64, qemu-img.*apt-get install qemu-system-x86 qemu-utils"
     ):
-        commands.require_programs()
+        commands.require_programs(commands.VM_PACKAGES)
 
 
 def test_too_little_room_says_what_to_remove(tmp_path: Path):
@@ -167,7 +176,7 @@ def test_a_failed_build_keeps_its_log_and_leaves_no_image(tmp_path: Path, monkey
     fake.write_text("#!/bin/sh\necho E: mirror not reachable >&2\nexit 100\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
-    monkeypatch.setattr(image, "require_programs", lambda: None)
+    monkeypatch.setattr(image, "require_programs", lambda _: None)
     monkeypatch.setattr(image, "find_keyring", lambda release: Path("/keys.gpg"))
     home = Home(tmp_path / "home")
     with pytest.raises(LabError, match=r"(?s)mirror not reachable.*failed-build\.log.*other\.example"):
@@ -188,7 +197,7 @@ def test_images_of_two_releases_are_built_side_by_side(tmp_path: Path, monkeypat
         both.wait(20)
         assert draft.is_dir(), "the other one took it for what a killed build left"
 
-    monkeypatch.setattr(image, "require_programs", lambda: None)
+    monkeypatch.setattr(image, "require_programs", lambda _: None)
     monkeypatch.setattr(image, "find_keyring", lambda release: Path("/keys.gpg"))
     monkeypatch.setattr(image, "check_room", lambda directory, needed_bytes: None)
     monkeypatch.setattr(image, "_build", build)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab import qemu
+from lab.backend import marked_processes
 from lab.errors import HostError
 
 HARDWARE = qemu.Hardware(
@@ -77,8 +78,9 @@ def test_the_process_is_found_by_its_pid_file_and_not_by_its_name(tmp_path: Path
     (tmp_path / "14").mkdir()
     (tmp_path / "14" / "cmdline").write_bytes(b"")
     (tmp_path / "meminfo").write_text("")
-    assert qemu.find_process(Path("/lab/machines/one"), tmp_path) == 12
-    assert qemu.find_process(Path("/lab/machines/gone"), tmp_path) is None
+    one, gone = (qemu.pid_file(Path("/lab/machines") / name) for name in ("one", "gone"))
+    assert marked_processes(one, b"qemu-system", tmp_path) == [12]
+    assert marked_processes(gone, b"qemu-system", tmp_path) == []
 
 
 def test_too_little_memory_says_which_machines_to_remove():

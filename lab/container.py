@@ -1,0 +1,239 @@
+"""A container: systemd-nspawn boots the image's tree, pasta is its network to outside."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import network
+from lab.backend import marked_processes
+from lab.commands import CONTAINER_PACKAGES, as_root, find_program, run_as_root, tail
+from lab.definition import Record
+from lab.errors import HostError, LabError
+from lab.image import Image
+from lab.paths import Home
+
+_STOP_TIMEOUT_SECONDS = 30.0
+#: systemd-nspawn's exit status when the container asks for a reboot and whoever started it is to do that.
+_REBOOT_STATUS = 133
+#: Stands for the machine as long as it runs, over reboots.
+_SUPERVISOR = f'mark=$1; shift; while "$@"; test $? -eq {_REBOOT_STATUS}; do :; done'
+_OUTSIDE, _LAN = "outside", "lan"
+#: Where ip-netns(8) keeps the names.
+_NAMESPACES = Path("/run/netns")
+
+
+@dataclass(frozen=True)
+class Container:
+    """Runs a machine in a container of this computer's kernel."""
+
+    home: Home
+    name: str
+    directory: Path
+    program = "systemd-nspawn"
+    packages = CONTAINER_PACKAGES
+
+    @property
+    def tree(self) -> Path:
+        """Its root directory; belongs to root."""
+        return self.directory / "tree"
+
+    @property
+    def pid(self) -> int | None:
+        """The process that starts it, and starts it again when it reboots; or None."""
+        return next(iter(marked_processes(self.tree, b"sh")), None)
+
+    @property
+    def log(self) -> Path:
+        """What pasta said."""
+        return self.directory / "pasta.log"
+
+    @property
+    def namespace(self) -> str:
+        """Name of its network namespace: with the lab, for the name is one for the whole computer."""
+        return f"lab-{self._short(self.name)}"
+
+    def create(self, image: Image, seed: bytes) -> None:
+        """Unpack the image's tree, and over it what is the machine's own."""
+        (self.directory / "seed.tar").write_bytes(seed)
+        run_as_root("mkdir", "-m", "0755", str(self.tree))
+        for archive in (image.tree, self.directory / "seed.tar"):
+            run_as_root("tar", "--extract", "--preserve-permissions", "--numeric-owner", "--xattrs",
+                        "--xattrs-include=*", f"--file={archive}", f"--directory={self.tree}")  # fmt: skip
+
+    def launch(self, record: Record, ports: Mapping[int, int], image: Image) -> dict[int, int]:
+        """Make its network, then start it."""
+        # Whatever an interrupted start left.
+        self.kill()
+        self.discard_network()
+        run_as_root("ip", "netns", "add", self.namespace)
+        found = self._connect(ports)
+        if record.definition.network and record.lan_address:
+            self._join(record.definition.network)
+        with (self.directory / "serial.log").open("ab") as console:
+            subprocess.Popen(
+                as_root(self._supervisor()),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
+        while self.pid is None:
+            if time.monotonic() > deadline:
+                raise HostError(f"systemd-nspawn did not start:\n{tail(self.directory / 'serial.log')}")
+            time.sleep(0.02)
+        return found
+
+    def crashed_in_firmware(self) -> bool:
+        """Return False: it has no firmware."""
+        return False
+
+    def kill(self) -> None:
+        """Kill what starts it, systemd-nspawn and all in its namespace, and wait until they are gone."""
+        deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
+        while pids := self._processes():
+            # One may be gone by now; then kill says so, and the next look does not find it.
+            with suppress(LabError):
+                run_as_root("kill", "-KILL", *map(str, pids))
+            if time.monotonic() > deadline:
+                raise LabError(f"Processes {pids} of {self.name} cannot be killed; look at them with ps.")
+            time.sleep(0.02)
+
+    def discard(self) -> None:
+        """Remove its network and its tree."""
+        self.discard_network()
+        if self.tree.exists():
+            run_as_root("rm", "--recursive", "--force", "--one-file-system", str(self.tree))
+
+    def discard_network(self) -> None:
+        """Remove its namespace, and with it its interfaces; then the LANs on which no machine is left."""
+        if self.netns.exists():
+            run_as_root("ip", "netns", "delete", self.namespace)
+        deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
+        # It ends by itself; until then the forwarded ports are taken.
+        while marked_processes(self.netns, b"pasta"):
+            if time.monotonic() > deadline:
+                raise LabError(f"pasta of {self.name} does not end; look at it with ps.")
+            time.sleep(0.02)
+        with self.home.lock("network", "a private network to be removed"):
+            for bridge in _NAMESPACES.glob(f"{self._lan_prefix}*"):
+                self._leave(bridge.name)
+
+    @property
+    def netns(self) -> Path:
+        """The file of its network namespace."""
+        return _NAMESPACES / self.namespace
+
+    @property
+    def _port(self) -> str:
+        """Name of its end of the wire at the bridge of a LAN."""
+        return f"p-{self._short(self.name)}"
+
+    @property
+    def _lan_prefix(self) -> str:
+        return f"lab-lan-{self._short('')}-"
+
+    def _short(self, name: str) -> str:
+        return hashlib.sha256(f"{self.home.root}\0{name}".encode()).hexdigest()[:10]
+
+    def _processes(self) -> list[int]:
+        """What starts it, systemd-nspawn, and all that live in its network; without pasta, which lives outside.
+
+        A killed systemd-nspawn leaves the container's first process behind (252): that one is found by its network.
+        """
+        inside = []
+        if self.netns.exists():
+            inside = [int(pid) for pid in run_as_root("ip", "netns", "pids", self.namespace).split()]
+        starters = [*marked_processes(self.tree, b"sh"), *marked_processes(self.tree, b"systemd-nspawn")]
+        return [*starters, *inside]
+
+    def _supervisor(self) -> list[str]:
+        """Return the command that boots the container, again when it reboots."""
+        nspawn = [
+            "env",
+            # Where this computer's own hierarchy is mixed the container would get version 1.
+            "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1",
+            find_program("systemd-nspawn") or "systemd-nspawn",
+            "--quiet",
+            "--boot",
+            "--directory",
+            str(self.tree),
+            f"--machine={self.namespace}",
+            f"--hostname={self.name}",
+            # No journal, resolver or registration of this computer's is touched.
+            "--register=no",
+            "--keep-unit",
+            "--resolv-conf=off",
+            "--link-journal=no",
+            f"--network-namespace-path={self.netns}",
+            # Its network is its own: it sets it up itself, as a VM does.
+            "--capability=CAP_NET_ADMIN",
+            "--console=read-only",
+        ]
+        # A control group of its own, with the controllers handed on: in a login's no limit could be set.
+        scope = ["systemd-run", "--quiet", "--scope", "--collect", "--property=Delegate=yes", "--"]
+        systemd = Path("/run/systemd/system").is_dir()
+        return ["sh", "-c", _SUPERVISOR, "lab-container", str(self.tree), *(scope if systemd else []), *nspawn]
+
+    def _connect(self, ports: Mapping[int, int]) -> dict[int, int]:
+        """Start pasta, which carries its connections to outside and the forwarded ports to it; return the ports."""
+        with ExitStack() as held:
+            found = {guest: port or _free_port(held) for guest, port in ports.items()}
+            forwards = [f"--tcp-ports=127.0.0.1/{host}:{guest}" for guest, host in found.items()]
+            mac = network.mac_address(self.home.root, self.name, _OUTSIDE)
+            argv = [
+                "pasta", "--quiet", "--ipv4-only",
+                # Without it, it becomes another user, who may not enter a namespace of root's.
+                "--runas=0",
+                "--netns", str(self.netns),
+                f"--ns-ifname={_OUTSIDE}", f"--ns-mac-addr={mac}",
+                f"--address={network.GUEST_ADDRESS}", "--netmask=24", f"--gateway={network.GATEWAY}",
+                f"--dns-forward={network.NAME_SERVER}",
+                *forwards, "--udp-ports=none", "--tcp-ns=none", "--udp-ns=none",
+                f"--log-file={self.log}",
+            ]  # fmt: skip
+            try:
+                run_as_root(*argv)
+            except LabError as error:
+                raise HostError(f"pasta did not start: {error}\n{tail(self.log)}") from error
+        return found
+
+    def _join(self, lan: str) -> None:
+        """Put a second card into it, on the bridge of the LAN, which lives in a namespace of its own."""
+        bridge = f"{self._lan_prefix}{lan}"
+        mac = network.mac_address(self.home.root, self.name, _LAN)
+        with self.home.lock("network", "the private network to be made"):
+            if not (_NAMESPACES / bridge).exists():
+                run_as_root("ip", "netns", "add", bridge)
+                run_as_root("ip", "-n", bridge, "link", "add", "bridge", "type", "bridge")
+                run_as_root("ip", "-n", bridge, "link", "set", "bridge", "up")
+            run_as_root("ip", "-n", self.namespace, "link", "add", _LAN, "address", mac,
+                        "type", "veth", "peer", "name", self._port, "netns", bridge)  # fmt: skip
+            run_as_root("ip", "-n", bridge, "link", "set", self._port, "master", "bridge", "up")
+
+    def _leave(self, bridge: str) -> None:
+        """Take its wire off a LAN, and remove the LAN when no other is left on it."""
+        wires = re.findall(r"(?m)^\d+: ([^@:]+)", run_as_root("ip", "-n", bridge, "-o", "link", "show", "type", "veth"))
+        if self._port in wires:
+            run_as_root("ip", "-n", bridge, "link", "delete", self._port)
+        if not set(wires) - {self._port}:
+            run_as_root("ip", "netns", "delete", bridge)
+
+
+def _free_port(held: ExitStack) -> int:
+    """Return a port of 127.0.0.1 that nobody has. It stays bound until `held` is closed, so that none else gets it.
+
+    Two sockets may be bound to one port while neither listens, when both allow it (socket(7), SO_REUSEADDR).
+    """
+    taken = held.enter_context(socket.socket())
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    taken.bind(("127.0.0.1", 0))
+    return int(taken.getsockname()[1])
