@@ -107,6 +107,19 @@ def scenario(request) -> Path:
     return next(path for path in request.path.parents if (path / "inventory").is_dir())
 
 
+@pytest.fixture(autouse=True)
+def machines_have_what_is_needed(request, scenario) -> None:
+    """Fail a test at once on a machine that cannot show what it asserts: its figures would be wrong ones."""
+    needs = {need for mark in request.node.iter_markers("needs") for need in mark.args}
+    for name, machine in hosts(scenario, "machines.yml").items() if needs else ():
+        if lacking := sorted(needs - set(machine["machine_can"])):
+            pytest.fail(
+                f"the test needs {', '.join(lacking)}, and the machine {name} has not: it is a container on this computer, "
+                f"or lab_needs of {scenario.name}/inventory/hosts.yml does not name it",
+                pytrace=False,
+            )
+
+
 @pytest.fixture
 def words(scenario) -> Callable[..., list[str]]:
     """Put together the command line of a playbook, as an operator types it."""

@@ -27,6 +27,13 @@ LAB_PACKAGES=(
     "shellcheck shellcheck"
     "wrk wrk"
 )
+# What containers take; where they cannot be had (passt on Ubuntu 22.04) every machine is a virtual one.
+CONTAINER_PACKAGES=(
+    "systemd-nspawn systemd-container"
+    "pasta passt"
+    "ip iproute2"
+    "kill procps"
+)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
@@ -141,20 +148,31 @@ setup_controller() {
     say "controller: ready (.venv)"
 }
 
-setup_lab() {
-    local entry program package missing=()
-    command -v qemu-system-x86_64 >/dev/null || install_qemu_of_backports
-    for entry in "${LAB_PACKAGES[@]}"; do
+# Prints the packages of the "program package" entries whose program is not there.
+missing_packages() {
+    local entry program package
+    for entry in "$@"; do
         read -r program package <<<"$entry"
-        PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || missing+=("$package")
+        PATH=$PATH:/usr/sbin:/sbin command -v "$program" >/dev/null || echo "$package"
     done
+}
+
+setup_lab() {
+    local missing wanted
+    command -v qemu-system-x86_64 >/dev/null || install_qemu_of_backports
+    mapfile -t missing < <(missing_packages "${LAB_PACKAGES[@]}")
+    mapfile -t wanted < <(missing_packages "${CONTAINER_PACKAGES[@]}")
     # Its images are verified with them, on Ubuntu too.
     compgen -G "$TOP/usr/share/keyrings/debian-archive-keyring.*" >/dev/null || missing+=(debian-archive-keyring)
-    if [ "${#missing[@]}" -eq 0 ]; then
+    if [ "${#missing[@]}" -eq 0 ] && [ "${#wanted[@]}" -eq 0 ]; then
         say "lab: every package is there"
         return
     fi
-    apt_install "${missing[@]}"
+    if [ "${#missing[@]}" -gt 0 ]; then apt_install "${missing[@]}"; fi
+    if [ "${#wanted[@]}" -gt 0 ]; then
+        apt_get_install "${wanted[@]}" || (apt_install "${wanted[@]}") ||
+            say "warning: no containers without ${wanted[*]}: every machine of the lab is a virtual one"
+    fi
     say "lab: ready"
 }
 

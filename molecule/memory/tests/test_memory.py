@@ -10,7 +10,7 @@ import pytest
 
 from tests.outside import lost
 
-pytestmark = pytest.mark.usefixtures("well")
+pytestmark = [pytest.mark.usefixtures("well"), pytest.mark.needs("memory")]
 
 MIB = 1024**2
 HIGH, MAX = 320 * MIB, 384 * MIB

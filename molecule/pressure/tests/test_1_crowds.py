@@ -9,7 +9,7 @@ import pytest
 
 from tests.outside import lost
 
-pytestmark = pytest.mark.usefixtures("well")
+pytestmark = [pytest.mark.usefixtures("well"), pytest.mark.needs("memory")]
 
 SLOW, CROWD = 200, 150
 PARTS = {

@@ -8,8 +8,9 @@ import pytest
 
 from tests.outside import lost
 
-pytestmark = pytest.mark.usefixtures("well")
+pytestmark = [pytest.mark.usefixtures("well"), pytest.mark.needs("memory", "kernel")]
 
+GIB = 1024**3
 #: Until the app has started, where the processor is emulated.
 START_SECONDS = 120
 #: The longest pause between two starts, and a start.
@@ -37,6 +38,14 @@ def killed(root):
         return re.findall(r"Killed process (\d+)", lines)
 
     return ask
+
+
+@pytest.mark.parametrize(
+    ("file", "value"), [("memory.max", GIB), ("memory.high", 800 * 1024**2), ("memory.swap.max", 0), ("pids.max", 256)]
+)
+def test_kernel_holds_the_limit_that_was_asked_for(root, show, file, value):
+    group = show("currents.service", "ControlGroup")
+    assert root.file(f"/sys/fs/cgroup{group}/{file}").content_string.strip() == str(value)
 
 
 def test_a_fork_bomb_stops_at_its_own_limit_and_a_restart_clears_it(root, site, show, poll):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.outside import lost
 
-pytestmark = pytest.mark.usefixtures("well")
+pytestmark = [pytest.mark.usefixtures("well"), pytest.mark.needs("memory", "kernel")]
 
 #: Until the app has started, where the processor is emulated.
 START_SECONDS = 120
@@ -43,6 +43,11 @@ def oomd(root):
     yield
     root.check_output("rm /run/systemd/oomd.conf.d/test.conf")
     root.check_output("systemctl disable --now systemd-oomd.service systemd-oomd.socket")
+
+
+def test_host_has_its_swap_file_and_its_clock(root):
+    assert "/swapfile" in root.file("/proc/swaps").content_string
+    assert root.check_output("timedatectl show --property=NTP --value") == "yes"
 
 
 def test_a_host_that_swaps_to_and_fro_does_not_swap_the_app(root, show, site, own, visitors, poll):

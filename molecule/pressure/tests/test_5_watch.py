@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.needs("power")
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 #: Well until the machine has booted once more, and then for a few seconds.

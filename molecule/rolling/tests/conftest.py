@@ -12,7 +12,6 @@ import pytest
 import testinfra
 import yaml
 
-from lab.qemu import host_accelerator
 from tools.load import Ask, Load
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -22,8 +21,8 @@ VISIT_SECONDS = 3600
 DRAIN_SECONDS = 1200
 INVENTORY = Path(__file__).resolve().parents[1] / "inventory"
 WEBS = ("web1", "web2")
-#: Visitors a second at the balancer: three emulated machines, with a deploy at work in them, serve no more.
-RATE = 20.0 if host_accelerator().name == "kvm" else 4.0
+#: Requests a second at the balancer: three emulated machines, with a deploy at work in them, serve no more than the first.
+RATE_EMULATED, RATE = 4.0, 20.0
 #: Prints "NAME op_state admin_state" of each server, as haproxy says it.
 STATES = (
     "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); "
@@ -75,16 +74,17 @@ def has(on) -> Callable[[], dict[str, str]]:
 
 
 @pytest.fixture
-def url() -> str:
-    """The balancer, as a visitor reaches it."""
-    machines = yaml.safe_load((INVENTORY / "machines.yml").read_text())["all"]["hosts"]
-    return f"http://127.0.0.1:{machines['balance1']['machine_forwards']['5555']}"
+def balancer() -> dict:
+    """How the balancer's machine is reached, and what it is."""
+    return yaml.safe_load((INVENTORY / "machines.yml").read_text())["all"]["hosts"]["balance1"]
 
 
 @pytest.fixture
-def visitors(url) -> Callable[[], Load]:
-    """Start visitors who come at a steady rate."""
-    return lambda: Load(Ask(url, path="/api/hero"), rate=RATE, seconds=VISIT_SECONDS)
+def visitors(balancer) -> Callable[[], Load]:
+    """Start clients that send requests to the balancer at a steady rate."""
+    url = f"http://127.0.0.1:{balancer['machine_forwards']['5555']}"
+    rate = RATE_EMULATED if balancer["machine_emulated"] else RATE
+    return lambda: Load(Ask(url, path="/api/hero"), rate=rate, seconds=VISIT_SECONDS)
 
 
 @pytest.fixture(autouse=True)

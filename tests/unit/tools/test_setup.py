@@ -50,6 +50,7 @@ class Computer:
         self.keys.parent.mkdir(parents=True)
         self.keys.touch()
         there = "qemu-img mmdebstrap mkfs.ext4 ssh rsync git logrotate haproxy systemd-analyze shellcheck wrk"
+        there += " systemd-nspawn pasta ip kill"
         for program in there.split():
             self.program(program, "#!/bin/sh\n")
 
@@ -115,6 +116,16 @@ def test_a_qemu_that_is_there_is_left_alone(debian12: Computer):
     said, asked = debian12.set_up()
     assert asked == ""
     assert "every package is there" in said
+
+
+def test_containers_are_left_out_where_their_packages_cannot_be_had(debian12: Computer):
+    (debian12.bin / "pasta").unlink()
+    said, asked = debian12.set_up(fails="*passt*")
+    assert "no containers without passt" in said
+    assert "lab: ready" in said
+    assert "install" in asked
+    said, _ = debian12.set_up()
+    assert "no containers" not in said
 
 
 def test_the_keys_of_debians_archive_are_installed_where_they_are_missing_as_on_ubuntu(debian12: Computer):

@@ -14,10 +14,6 @@ def test_unit_is_back(show, unit, poll):
     poll(lambda: show(unit, "ActiveState") == "active", 60, f"{unit} active")
 
 
-def test_swap_is_back(root):
-    assert "/swapfile" in root.file("/proc/swaps").content_string
-
-
 def test_journal_of_the_boot_before_is_kept(root):
     boots = root.check_output("journalctl --no-pager -q --list-boots").splitlines()
     assert len(boots) >= 2

@@ -10,6 +10,10 @@ import threading
 import urllib.request
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.needs("power")
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 SLUG = "will-solar-double-its-output"
 DATABASE = "/var/lib/currents/currents.db"
@@ -52,6 +56,8 @@ def test_no_acknowledged_vote_is_lost_when_the_power_fails(site, machine, poll):
     voter.join(timeout=30)
     poll(site.healthy, 120, "the site back by itself")
     assert site.get(f"/api/markets/{SLUG}").json["votes"]["yes"] >= before + voter.acknowledged
-    # A connection of its own: the one of the other sentences went with the power.
+    # A connection of its own: the one of the other tests went with the power.
     done = lab("ssh", machine, "sudo", "python3", "-c", f'"{CHECK}"')
     assert done.communicate(timeout=60)[0].strip() == "ok"
+    swaps = lab("ssh", machine, "cat", "/proc/swaps")
+    assert "/swapfile" in swaps.communicate(timeout=60)[0], "the swap file is in use again"
