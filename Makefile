@@ -17,9 +17,8 @@ demo-ssh: setup ## Run a command on the demo machine: make demo-ssh CMD="sudo si
 demo-down: setup ## Remove the demo's machines
 	@$(VENV)/python tools/demo.py down
 
-test: lab-ready ## Everything: lint and unit tests side by side, then Molecule; a summary at the end
-	@$(MAKE) --no-print-directory --jobs=2 lint unit
-	@$(MAKE) --no-print-directory molecule
+test: lab-ready ## Everything, side by side as the cores allow; at the end what failed. ONLY="front lab" for some parts
+	@$(VENV)/python -m tools.scenarios $(ONLY)
 
 lint: lab-ready ## Style and types
 	$(VENV)/ruff check
@@ -33,7 +32,7 @@ unit: lab-ready ## Tests that need no machine
 	$(VENV)/pytest -n auto --dist worksteal tests/unit examples/currents/tests tests/edge
 
 molecule: lab-ready ## Real machines: every scenario
-	$(VENV)/python tools/scenarios.py
+	@$(VENV)/python -m tools.scenarios molecule
 
 mutation: lab-ready ## Break what matters, line by line: do the tests notice? ARGS=--molecule for real machines too
 	$(VENV)/python -m tools.mutation $(ARGS)

@@ -114,8 +114,8 @@ def machines_have_what_is_needed(request, scenario) -> None:
     for name, machine in hosts(scenario, "machines.yml").items() if needs else ():
         if lacking := sorted(needs - set(machine["machine_can"])):
             pytest.fail(
-                f"the test needs {', '.join(lacking)}, and the machine {name} has not: it is a container on this computer, "
-                f"or lab_needs of {scenario.name}/inventory/hosts.yml does not name it",
+                f"the test needs {', '.join(lacking)}, which the machine {name} has not: "
+                f"lab_needs in molecule/{scenario.name}/inventory/hosts.yml must name it",
                 pytrace=False,
             )
 

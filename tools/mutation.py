@@ -217,7 +217,7 @@ def steps_of(bench: Bench, plan: Plan, molecule: bool) -> list[Step]:
             return None
         with bench.copy(one) as copy:
             # Not twice: it takes long, and its own sentences hold the controls.
-            run = bench.run([sys.executable, "tools/scenarios.py", one.scenario], copy, plan.scenario_seconds)
+            run = bench.run([sys.executable, "-m", "tools.scenarios", one.scenario], copy, plan.scenario_seconds)
         if run.hung:
             return f"a hang: not done after {plan.scenario_seconds:g} s"
         return (run.first or "the playbook itself") if run.red else None

@@ -1,136 +1,72 @@
-"""Run every Molecule scenario in one go and close with a table of scenarios, tests and seconds.
+"""Run every part of the tests side by side, as the cores allow, and close with what failed and nothing else.
+
+A part is style (`lint`), the tests without a machine (`unit`, `process`), those of the lab (`lab`), or a Molecule scenario.
 
 Molecule passes silently over a side effect or a verify directory that does not exist; here that is a failure.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.outcome import CANARY, LOST, Outcome, closing, counted, failures, silently_passed, skips
+
 ROOT = Path(__file__).resolve().parents[1]
-#: It brings the site to a bare machine of each release of Debian.
-FIRST = "default"
-#: Those that go on with the first one's machines, one after the other on each: a site that is there already is brought
-#: to other settings sooner than a bare machine.
-LINES = {"debian12": ("release", "memory", "guests"), "debian13": ("restart", "tunnel")}
-#: Two cores emulate two machines; a third one beside them takes as much from each as it gets.
-SIDE_BY_SIDE = 2
-#: Not among those that run without being named, and why: the summary says so.
-BY_HAND = {
-    "front": "an option that is off unless set; three minutes or more, run it by tools/scenarios.py front",
-    "adopt": "takes eight minutes or more where the processor is emulated; run it by tools/scenarios.py adopt",
-    "pressure": "takes a quarter of an hour where the processor is emulated; run it by tools/scenarios.py pressure",
-    "rolling": "boots three machines, twelve minutes or more where emulated; run it by tools/scenarios.py rolling",
+#: Parts that are no scenario: name -> what runs them.
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "lint": ("make", "--no-print-directory", "lint"),
+    "unit": ("make", "--no-print-directory", "unit"),
+    "process": ("make", "--no-print-directory", "process"),
+    "lab": (sys.executable, "-m", "pytest", "tests/lab"),
 }
-SILENT = re.compile(r"missing playbook|no tests found|no tests ran|verifier is disabled", re.IGNORECASE)
-#: Made-up secrets of the tests' inventories: whatever prints one would print a real one.
-CANARY = re.compile(r"canary-[0-9a-f]{16}")
-#: "3 passed in 0.12s", with or without what pytest draws around it.
-CLOSING = re.compile(r" in [0-9.]+s\b")
-COUNT = re.compile(r"(\d+) (passed|failed|skipped|error)")
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-#: What pytest and Ansible say of a failure, inside of the frame that Molecule draws.
-CAUSE = re.compile(r"\W*(?:\w+: )?((?:E   |FAILED |fatal: |LOST ).*)")
-#: What Ansible and the lab say of a failure follows it, indented.
-DETAIL = re.compile(r"\W*? {4}(\S.*)")
-SHOWN_DETAILS = 6
-#: The end of the output is what continuous integration keeps: enough to see what failed.
-SHOWN_CAUSES = 25
-#: What `lab down` says when QEMU itself had ended.
-LOST = re.compile(r"LOST \S+ is stopped")
+#: Cores that a part keeps busy, where that is not one.
+CORES = {"unit": 2, "process": 2}
+#: The longest first, so that none is left over at the end; those that are not named come last.
+ORDER = ("lint", "unit", "process", "pressure", "memory", "restart", "rolling", "default", "adopt", "tunnel")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How one scenario went."""
+class Part:
+    """One part of the tests, and how many cores it keeps busy."""
 
     name: str
-    passed: int
-    failed: int
-    seconds: float
-    complaints: tuple[str, ...]
-    causes: tuple[str, ...] = ()
-    """The first lines that say why something failed."""
-    lost: bool = False
-    """Whether QEMU ended under a machine: then a failure says nothing about what was tested."""
+    command: tuple[str, ...]
+    cores: int = 1
 
     @property
-    def good(self) -> bool:
-        """Tell whether it passed and really tested something."""
-        return not self.failed and not self.complaints and self.passed > 0
+    def alone(self) -> str:
+        """The command that runs it alone."""
+        return f"make {self.name}" if self.command[0] == "make" else f"make test ONLY={self.name}"
 
 
-def silently_passed(lines: Iterable[str]) -> list[str]:
-    """Return the lines in which Molecule says that it left something out."""
-    return [clean for line in lines if SILENT.search(clean := COLOUR.sub("", line).strip())]
+def parts(names: Sequence[str]) -> list[Part]:
+    """Return the parts of these names, the longest first."""
+    molecule = str(Path(sys.executable).with_name("molecule"))
+    ordered = sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    return [
+        Part(name, PARTS.get(name) or (molecule, "test", "--scenario-name", name), CORES.get(name, 1))
+        for name in ordered
+    ]
 
 
-def counted(lines: Iterable[str]) -> tuple[int, int]:
-    """Return how many tests passed and failed, from pytest's closing lines."""
-    passed = failed = 0
-    for line in lines:
-        clean = COLOUR.sub("", line)
-        if CLOSING.search(clean) and (found := COUNT.findall(clean)):
-            for number, word in found:
-                passed += int(number) if word == "passed" else 0
-                failed += int(number) if word in ("failed", "error") else 0
-    return passed, failed
-
-
-def causes(lines: Iterable[str]) -> list[str]:
-    """Return the first different lines that say why something failed, each with the first lines of its detail."""
-    found: list[str] = []
-    room = 0
-    for line in lines:
-        clean = COLOUR.sub("", line).rstrip()
-        if match := CAUSE.match(clean):
-            found.append(match[1])
-            room = SHOWN_DETAILS if match[1].startswith(("fatal", "LOST")) else 0
-        elif room and (match := DETAIL.match(clean)):
-            found.append(f"    {match[1]}")
-            room -= 1
-        else:
-            room = 0
-    return list(dict.fromkeys(found))[:SHOWN_CAUSES]
-
-
-def prefix() -> str:
-    """Return how the names of the shared machines begin: with the checkout, so that two of them can test at once."""
-    return f"line-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}"
-
-
-def remove(image: str) -> list[str]:
-    """Remove the shared machine of an image, if it is there; return what the lab says of it."""
-    down = [sys.executable, "-m", "lab", "down", f"{prefix()}-{image}"]
-    return subprocess.run(down, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False).stdout.splitlines()
-
-
-def run(name: str, shared: Sequence[str] = ()) -> Outcome:
-    """Run one scenario, its output going to the terminal as it comes, each line after the scenario's name.
-
-    Args:
-        name: of the scenario.
-        shared: the images whose shared machines it uses; Molecule leaves those there, a failure removes them.
-    """
+def run(part: Part) -> Outcome:
+    """Run one part, its output going to the terminal as it comes, each line after the part's name."""
     start = time.monotonic()
-    molecule = Path(sys.executable).with_name("molecule")
     lines: list[str] = []
-    # Molecule looks for Ansible's programs on the PATH, also when ours was not activated.
-    path = f"{molecule.parent}{os.pathsep}{os.environ['PATH']}"
     with subprocess.Popen(
-        [molecule, "test", "--scenario-name", name],
+        part.command,
         cwd=ROOT,
-        # Wide enough that no message is broken in two.
-        env={**os.environ, "PATH": path, "COLUMNS": "200", "SCENARIO_MACHINES": prefix() if shared else ""},
+        # Molecule looks for Ansible's programs on the PATH, also when ours was not activated. The columns are enough for
+        # messages not to be broken in two.
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -138,104 +74,77 @@ def run(name: str, shared: Sequence[str] = ()) -> Outcome:
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            print(f"{name:>9} {line}", end="", flush=True)
+            print(f"{part.name:>9} {line}", end="", flush=True)
             lines.append(line)
     passed, failed = counted(lines)
     complaints = silently_passed(lines)
     if any(CANARY.search(line) for line in lines):
         complaints.append("a secret of the inventory shows in the output")
     if process.returncode:
-        complaints.append(f"molecule ended with {process.returncode}")
-    good = not failed and not complaints
-    for image in () if good else shared:
-        # Whatever it left is nobody's to begin with.
-        lines += remove(image)
-    why = () if good else tuple(causes(lines))
-    lost = any(LOST.search(line) for line in lines)
-    return Outcome(name, passed, failed, time.monotonic() - start, tuple(complaints), why, lost)
+        complaints.append(f"ended with {process.returncode}")
+    return Outcome(
+        name=part.name,
+        passed=passed,
+        failed=failed,
+        seconds=time.monotonic() - start,
+        complaints=tuple(complaints),
+        failures=tuple(failures(lines)) if failed or complaints else (),
+        skips=tuple(skips(lines)),
+        lost=any(LOST.search(line) for line in lines),
+        counts=part.name != "lint",
+        alone=part.alone,
+    )
 
 
-def run_line(names: Iterable[str], image: str) -> list[Outcome]:
-    """Run scenarios one after the other on the shared machine of an image, and remove it."""
-    try:
-        return [run_again_if_lost(name, (image,)) for name in names]
-    finally:
-        remove(image)
+def run_again_if_lost(part: Part) -> Outcome:
+    """Run one part, and once more when it failed because the emulator died under its machine.
 
-
-def shared_lines(chosen: Sequence[str]) -> dict[str, list[str]]:
-    """Return the images whose machine is used more than once, each with the scenarios that go on with it.
-
-    One that shares with none of the chosen ones has machines of its own: it can run beside others of this checkout.
+    QEMU 7.2 can crash when it emulates on a busy computer (lab/vm.py tells how).
     """
-    lines = {image: [name for name in line if name in chosen] for image, line in LINES.items()}
-    if FIRST in chosen and any(lines.values()):
-        return lines
-    return {image: names for image, names in lines.items() if len(names) > 1}
-
-
-def run_all(chosen: Sequence[str]) -> list[Outcome]:
-    """Run scenarios: the first one, then those that go on with its machines, then those with machines of their own."""
-    lines = shared_lines(chosen)
-    others = [name for name in chosen if name != FIRST and all(name not in line for line in lines.values())]
-    for image in lines:
-        remove(image)  # what a killed run left
-    try:
-        outcomes = [run_again_if_lost(name, tuple(lines)) for name in chosen if name == FIRST]
-    except BaseException:
-        for image in lines:
-            remove(image)
-        raise
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        jobs = [pool.submit(run_line, names, image) for image, names in lines.items()]
-        alone = [pool.submit(run_again_if_lost, name) for name in others]
-    return [*outcomes, *(one for job in jobs for one in job.result()), *(job.result() for job in alone)]
-
-
-def run_again_if_lost(name: str, shared: Sequence[str] = ()) -> Outcome:
-    """Run one scenario, and once more when it failed because the emulator died under its machine.
-
-    QEMU 7.2 can crash when it emulates on a busy computer (lab/machine.py tells how).
-    """
-    outcome = run(name, shared)
+    outcome = run(part)
     if outcome.good or not outcome.lost:
         return outcome
-    print(f"{name:>9} QEMU ended under a machine, which says nothing about the tests: running {name} once more")
-    for cause in outcome.causes:
-        print(f"{name:>9} {cause}")
-    return run(name, shared)
+    print(f"{part.name:>9} a machine was lost, which says nothing about the tests: running {part.name} once more")
+    return run(part)
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Return the closing table."""
-    width = max(len("Scenario"), *(len(outcome.name) for outcome in outcomes))
-    rows = [f"{'Scenario':<{width}}  tests  failed  seconds"]
-    for outcome in outcomes:
-        rows.append(f"{outcome.name:<{width}}  {outcome.passed:5}  {outcome.failed:6}  {outcome.seconds:7.0f}")
-        rows += [f"{'':<{width}}  {complaint}" for complaint in outcome.complaints]
-    return "\n".join(rows)
+def side_by_side(chosen: Sequence[Part], cores: int, one: Callable[[Part], Outcome]) -> list[Outcome]:
+    """Run parts as the cores allow, in their order; one that wants more than are free lets none pass it.
+
+    Returns:
+        The outcomes in the order of the parts.
+    """
+    free, waiting = cores, list(chosen)
+    running: dict[Future[Outcome], Part] = {}
+    outcomes: dict[str, Outcome] = {}
+    with ThreadPoolExecutor(max(1, len(chosen))) as pool:
+        while waiting or running:
+            while waiting and (waiting[0].cores <= free or not running):
+                part = waiting.pop(0)
+                free -= part.cores
+                running[pool.submit(one, part)] = part
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                part = running.pop(future)
+                free += part.cores
+                outcomes[part.name] = future.result()
+    return [outcomes[part.name] for part in chosen]
 
 
 def main(names: Sequence[str]) -> int:
-    """Run the named scenarios, or all; return 0 when each passed and tested something."""
-    found = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
-    if not found:
+    """Run the named parts, `molecule` for all scenarios, or everything; return 0 when each passed and tested something."""
+    scenarios = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+    if not scenarios:
         print("there is no scenario: molecule/*/molecule.yml matches no file")
         return 2
-    chosen = list(names) or [name for name in found if name not in BY_HAND]
-    unknown = sorted(set(chosen) - set(found))
-    if unknown:
-        print(f"there is no scenario {', '.join(unknown)}; there are: {', '.join(found)}")
+    everything = [*PARTS, *scenarios]
+    chosen = list(names) or everything
+    if chosen == ["molecule"]:
+        chosen = scenarios
+    if unknown := sorted(set(chosen) - set(everything)):
+        print(f"there is no {', '.join(unknown)}; there are: {', '.join(everything)}; or molecule for all scenarios")
         return 2
-    outcomes = run_all(chosen)
-    print("\n" + table(outcomes))
-    for outcome in outcomes:
-        for cause in outcome.causes:
-            print(f"{outcome.name:>9} {cause}")
-    for name in sorted(set(found) - set(chosen) if not names else ()):
-        print(f"left out: {name}: {BY_HAND[name]}")
-    # Alone on its line: what continuous integration reads.
-    print(f"\n{sum(o.passed for o in outcomes)} passed, {sum(not o.good for o in outcomes)} failed")
+    outcomes = side_by_side(parts(chosen), len(os.sched_getaffinity(0)), run_again_if_lost)
+    print("\n" + closing(outcomes))
     return 0 if all(outcome.good for outcome in outcomes) else 1
 
 

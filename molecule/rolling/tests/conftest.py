@@ -21,7 +21,7 @@ VISIT_SECONDS = 3600
 DRAIN_SECONDS = 1200
 INVENTORY = Path(__file__).resolve().parents[1] / "inventory"
 WEBS = ("web1", "web2")
-#: Requests a second at the balancer: three emulated machines, with a deploy at work in them, serve no more than the first.
+#: Requests a second at the balancer: three emulated machines serve no more than the first beside a deploy.
 RATE_EMULATED, RATE = 4.0, 20.0
 #: Prints "NAME op_state admin_state" of each server, as haproxy says it.
 STATES = (

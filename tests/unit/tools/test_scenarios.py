@@ -1,113 +1,40 @@
-"""The runner of all scenarios must not take silence for success; nor must a scenario name a file that is not there."""
+"""The runner of all parts: none is left out, each runs when there are cores for it, and a lost machine is told apart."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tools import scenarios
-from tools.scenarios import Outcome, causes, counted, main, run, silently_passed, table
+from tools.outcome import Outcome
+from tools.scenarios import Part, main, parts, run, side_by_side
 
 ROOT = Path(__file__).resolve().parents[3]
-GOOD = Outcome("default", 12, 0, 301.4, ())
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "WARNING  default > side_effect: Executed: Missing playbook (remove from test_sequence to suppress)\n",
-        "\x1b[33mWARNING \x1b[0m \x1b[2mMissing playbook (remove from test_sequence to suppress)",
-        "WARNING  Skipping, no tests found.\n",
-        "WARNING  Skipping, verifier is disabled.\n",
-        "│ no tests ran in 0.01s\n",
-    ],
-)
-def test_what_molecule_leaves_out_is_noticed(line):
-    (found,) = silently_passed(["INFO all is well\n", line])
-    assert "\x1b" not in found
-    assert found == found.strip()
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "INFO     default > verify: Executed: Successful\n",
-        "INFO     Verifier completed successfully.\n",
-        "INFO     Skipping, instances already created.\n",
-        "12 passed in 3.40s\n",
-    ],
-)
-def test_ordinary_lines_are_no_complaint(line):
-    assert silently_passed([line]) == []
-
-
-@pytest.mark.parametrize(
-    ("line", "numbers"),
-    [
-        ("12 passed in 3.40s", (12, 0)),
-        ("======= 12 passed in 65.20s (0:01:05) =======", (12, 0)),
-        ("\x1b[32m=== \x1b[32m\x1b[1m12 passed\x1b[0m\x1b[32m in 3.40s\x1b[0m\x1b[32m ===\x1b[0m", (12, 0)),
-        ("  │ 12 passed in 3.40s", (12, 0)),
-        ("│ 2 failed, 10 passed, 1 skipped in 3.40s │", (10, 2)),
-        ("1 failed, 3 passed, 2 errors in 9.00s", (3, 3)),
-        ("1 error in 0.10s", (0, 1)),
-        ("1 passed, 1 xfailed, 1 xpassed, 3 warnings in 0.10s", (1, 0)),
-        ("no tests ran in 0.01s", (0, 0)),
-        ("3 deselected in 0.10s", (0, 0)),
-        ("ok: 4 changed, 1 failed in the host phase", (0, 0)),
-        ("currents : ok=4 changed=0 failed=0", (0, 0)),
-    ],
-)
-def test_only_the_closing_lines_of_pytest_are_counted(line, numbers):
-    assert counted([line + "\n"]) == numbers
-
-
-def test_the_closing_lines_of_all_verify_steps_add_up():
-    assert counted(["3 passed in 1.00s\n", "INFO\n", "1 failed, 2 passed in 1.00s\n"]) == (5, 1)
-
-
-def test_a_scenario_is_good_only_when_it_tested_something_and_nobody_complained():
-    assert GOOD.good
-    assert not Outcome("x", 0, 0, 1, ()).good
-    assert not Outcome("x", 5, 1, 1, ()).good
-    assert not Outcome("x", 5, 0, 1, ("Skipping, no tests found.",)).good
-
-
-def test_the_table_has_a_row_per_scenario_and_its_complaints_below():
-    bad = Outcome("tunnel-that-is-long", 3, 1, 61.5, ("molecule ended with 1",))
-    assert table([GOOD, bad]).splitlines() == [
-        "Scenario             tests  failed  seconds",
-        "default                 12       0      301",
-        "tunnel-that-is-long      3       1       62",
-        "                     molecule ended with 1",
-    ]
-
-
-def test_the_table_of_one_scenario_is_as_wide_as_its_heading():
-    assert table([Outcome("a", 1, 0, 1, ())]).splitlines()[1] == "a             1       0        1"
+def passed(part: Part) -> Outcome:
+    return Outcome(part.name, 2, 0, 1)
 
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A repository with the scenarios default and alpha."""
+    """A repository with the scenarios default and alpha, and no other part."""
     for name in ("default", "alpha"):
         (tmp_path / "molecule" / name).mkdir(parents=True)
         (tmp_path / "molecule" / name / "molecule.yml").write_text("---\n")
     monkeypatch.setattr(scenarios, "ROOT", tmp_path)
-    monkeypatch.setattr(scenarios, "remove", lambda image: [])
+    monkeypatch.setattr(scenarios, "PARTS", {"lint": ("true",)})
     return tmp_path
 
 
-def test_an_unknown_scenario_is_refused_with_the_names_there_are(tree, monkeypatch, capsys):
-    monkeypatch.setattr(scenarios, "run", lambda name, shared=(): pytest.fail("ran"))
+def test_an_unknown_part_is_refused_with_the_names_there_are(tree, monkeypatch, capsys):
+    monkeypatch.setattr(scenarios, "run", lambda part: pytest.fail("ran"))
     assert main(["default", "nowhere"]) == 2
-    assert capsys.readouterr().out == "there is no scenario nowhere; there are: alpha, default\n"
+    assert "there is no nowhere; there are: lint, alpha, default; or molecule" in capsys.readouterr().out
 
 
 def test_no_scenario_at_all_is_no_success(tmp_path, monkeypatch, capsys):
@@ -116,186 +43,63 @@ def test_no_scenario_at_all_is_no_success(tmp_path, monkeypatch, capsys):
     assert "no scenario" in capsys.readouterr().out
 
 
-def test_the_end_of_the_output_says_why_a_scenario_failed():
-    lines = [
-        "  \x1b[2m│\x1b[0m E       assert 3 == 4",
-        "  │ E       assert 3 == 4",
-        "  │ everything else",
-        "  │ FAILED tests/test_a.py::test_b - AssertionError",
-        "  │ fatal: [currents]: UNREACHABLE!",
-        "  │     Connection reset by peer",
-        "  │ [WARNING]: and so on",
-        "  │     not of it",
-        "  │ currents: LOST one is stopped.",
-        "  │     Kernel panic",
-    ]
-    assert causes(lines) == [
-        "E       assert 3 == 4",
-        "FAILED tests/test_a.py::test_b - AssertionError",
-        "fatal: [currents]: UNREACHABLE!",
-        "    Connection reset by peer",
-        "LOST one is stopped.",
-        "    Kernel panic",
-    ]
+@pytest.mark.parametrize(
+    ("names", "ran"),
+    [([], ["alpha", "default", "lint"]), (["molecule"], ["alpha", "default"]), (["alpha"], ["alpha"])],
+)
+def test_everything_runs_or_what_is_named(tree, monkeypatch, capsys, names, ran):
+    seen = []
+    monkeypatch.setattr(scenarios, "run", lambda part: seen.append(part.name) or passed(part))
+    assert main(names) == 0
+    assert sorted(seen) == ran
+    assert capsys.readouterr().out.splitlines()[-1] == f"{2 * len(ran)} passed, 0 failed"
 
 
-def test_all_scenarios_run(tree, monkeypatch, capsys):
-    ran = []
-    monkeypatch.setattr(scenarios, "run", lambda name, shared=(): ran.append(name) or Outcome(name, 2, 0, 1, ()))
+def test_no_scenario_and_no_part_is_left_out_of_everything(monkeypatch):
+    seen = []
+    monkeypatch.setattr(scenarios, "run", lambda part: seen.append(part.name) or passed(part))
     assert main([]) == 0
-    assert sorted(ran) == ["alpha", "default"]
-    assert capsys.readouterr().out.splitlines()[-1] == "4 passed, 0 failed"
+    assert {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} | set(scenarios.PARTS) == set(seen)
 
 
-def test_each_scenario_of_the_order_is_there(tree, monkeypatch):
-    found = {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")}
-    named = [scenarios.FIRST, *(name for line in scenarios.LINES.values() for name in line), *scenarios.BY_HAND]
-    assert sorted(named) == sorted(set(named)), "none twice"
-    assert set(named) <= found
-
-
-@pytest.fixture
-def done(monkeypatch):
-    """What is run and removed, in its order, without a lab."""
-    done = []
-    monkeypatch.setattr(scenarios, "remove", lambda image: done.append(f"remove {image}") or [])
-    monkeypatch.setattr(
-        scenarios,
-        "run",
-        lambda name, shared=(): done.append(" ".join((name, *shared))) or Outcome(name, 2, 0, 1, ()),
+def test_each_name_of_the_order_is_there():
+    assert set(scenarios.ORDER) <= {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} | set(
+        scenarios.PARTS
     )
-    return done
+    assert [part.name for part in parts(["guests", "memory", "pressure", "lint"])][:3] == ["lint", "pressure", "memory"]
 
 
-def test_those_of_a_line_follow_one_another_on_one_machine_that_is_removed(done):
-    assert [one.name for one in scenarios.run_line(["release", "memory"], "debian12")] == ["release", "memory"]
-    assert done == ["release debian12", "memory debian12", "remove debian12"]
+def test_parts_run_side_by_side_as_the_cores_allow():
+    both, most, now = threading.Barrier(2), [0], [0]
+    lock = threading.Lock()
 
+    def one(part: Part) -> Outcome:
+        with lock:
+            now[0] += part.cores
+            most[0] = max(most[0], now[0])
+        if part.name in ("a", "b"):
+            both.wait(20)
+        with lock:
+            now[0] -= part.cores
+        return passed(part)
 
-def test_a_line_whose_scenario_breaks_leaves_no_machine(done, monkeypatch):
-    monkeypatch.setattr(scenarios, "run", lambda name, shared=(): 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        scenarios.run_line(["release"], "debian12")
-    assert done == ["remove debian12"]
-
-
-def test_what_follows_the_first_waits_for_its_machines(done):
-    ran = scenarios.run_all(["default", "guests", "memory", "pressure", "release", "restart", "tunnel"])
-    assert [one.name for one in ran] == ["default", "release", "memory", "guests", "restart", "tunnel", "pressure"]
-    assert done[:3] == ["remove debian12", "remove debian13", "default debian12 debian13"], "what a killed run left"
-    assert "pressure" in done, "its machine is its own"
-    for last in ("guests debian12", "tunnel debian13"):
-        assert f"remove {last.split()[1]}" in done[done.index(last) :]
-
-
-@pytest.mark.parametrize(("given", "removed"), [("line-1", False), ("", True)])
-def test_molecule_leaves_a_machine_that_it_was_given(tmp_path, given, removed):
-    environment = {
-        **os.environ,
-        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
-        "ANSIBLE_STDOUT_CALLBACK": "default",
-        "LAB_HOME": str(tmp_path / "lab"),
-        "MOLECULE_SCENARIO_NAME": "front",
-        "MOLECULE_SCENARIO_DIRECTORY": str(tmp_path),
-        "SCENARIO_MACHINES": given,
-    }
-    program = Path(sys.executable).with_name("ansible-playbook")
-    destroy = [program, "-i", "currents,", ROOT / "molecule/shared/destroy.yml"]
-    done = subprocess.run(destroy, env=environment, capture_output=True, text=True, check=True)
-    assert ("changed: [currents]" in done.stdout) is removed, done.stdout
-
-
-@pytest.mark.parametrize(
-    ("chosen", "lines"),
-    [
-        (["default", "tunnel"], {"debian12": [], "debian13": ["tunnel"]}),
-        (["memory", "release", "tunnel"], {"debian12": ["release", "memory"]}),
-        (["default"], {}),
-        (["memory", "tunnel", "pressure"], {}),
-    ],
-)
-def test_only_a_machine_that_is_used_again_is_shared(chosen, lines):
-    assert scenarios.shared_lines(chosen) == lines
-
-
-@pytest.mark.parametrize("names", [["memory"], ["pressure"], ["default"]])
-def test_who_shares_with_nobody_leaves_the_machines_of_another_run_alone(done, names):
-    assert [one.name for one in scenarios.run_all(names)] == names
-    assert done == names
-
-
-def test_an_interrupted_first_one_leaves_no_machine(done, monkeypatch):
-    def interrupted(name, shared=()):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(scenarios, "run", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        scenarios.run_all(["default", "memory"])
-    assert done == ["remove debian12", "remove debian13"] * 2
-
-
-def hosts_of(name):
-    return yaml.safe_load((ROOT / "molecule" / name / "inventory/hosts.yml").read_text())["all"]["hosts"]
-
-
-def wish(host, image):
-    """What a host of a scenario asks of the lab."""
-    asked = {key: value for key, value in host.items() if key.startswith("lab_")}
-    for name in ("lab_machine", "lab_throttle"):
-        asked.pop(name, None)
-    return {**asked, "lab_image": asked["lab_image"].replace("{{ inventory_hostname }}", image)}
-
-
-@pytest.mark.parametrize(("image", "name"), [(image, name) for image, line in scenarios.LINES.items() for name in line])
-def test_who_goes_on_with_a_machine_asks_for_the_same_one(image, name):
-    for host in hosts_of(name).values():
-        assert wish(host, image) == wish(hosts_of(scenarios.FIRST)[image], image)
-
-
-@pytest.mark.parametrize(
-    ("given", "called"), [("line-1", "line-1-debian12"), ("", "front-{}-front")], ids=["shared", "its own"]
-)
-def test_a_machine_is_named_after_the_first_scenarios_or_after_its_own(tmp_path, given, called):
-    environment = {**os.environ, "MOLECULE_SCENARIO_NAME": "front", "SCENARIO_MACHINES": given}
-    ansible = Path(sys.executable).with_name("ansible")
-    variables = f"@{ROOT}/molecule/shared/vars/lab.yml"
-    inventory = ROOT / "molecule/front/inventory/hosts.yml"
-    asked = [ansible, "-i", inventory, "currents", "--playbook-dir", ROOT / "molecule/shared", "-e", variables]
-    shown = subprocess.run(
-        [*asked, "-m", "ansible.builtin.debug", "-a", "msg={{ lab_machine_name }}"],
-        env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    checkout = hashlib.sha1(str(ROOT / "molecule/shared").encode(), usedforsecurity=False).hexdigest()[:6]
-    assert f'"{called.format(checkout)}"' in shown.stdout
-
-
-def test_a_failure_takes_the_machines_away_and_hears_whether_it_was_lost(tmp_path, monkeypatch, capsys):
-    molecule = tmp_path / "molecule"
-    molecule.write_text("#!/bin/sh\necho given=$SCENARIO_MACHINES\nexit 1\n")
-    molecule.chmod(0o755)
-    monkeypatch.setattr(scenarios.sys, "executable", str(tmp_path / "python"))
-    removed = []
-    monkeypatch.setattr(scenarios, "remove", lambda image: removed.append(image) or [f"LOST {image} is stopped."])
-    outcome = scenarios.run("default", ("debian12", "debian13"))
-    assert f"given={scenarios.prefix()}" in capsys.readouterr().out
-    assert removed == ["debian12", "debian13"]
-    assert outcome.lost
-    assert not outcome.good
+    chosen = [Part("a", ()), Part("b", ()), Part("wide", (), 2), Part("wider", (), 3), Part("c", ())]
+    outcomes = side_by_side(chosen, 2, one)
+    assert [outcome.name for outcome in outcomes] == ["a", "b", "wide", "wider", "c"]
+    assert most[0] == 3, "the one that wants more than there is ran alone"
 
 
 @pytest.mark.parametrize(("lost", "times"), [(True, 2), (False, 1)])
-def test_only_a_scenario_whose_machine_was_lost_is_run_again(tree, monkeypatch, lost, times):
+def test_only_a_part_whose_machine_was_lost_is_run_again(tree, monkeypatch, lost, times):
     ran = []
-    monkeypatch.setattr(
-        scenarios, "run", lambda name, shared=(): ran.append(name) or Outcome(name, 0, 1, 1, (), lost=lost)
-    )
+    monkeypatch.setattr(scenarios, "run", lambda part: ran.append(part.name) or Outcome(part.name, 0, 1, 1, lost=lost))
     assert main(["alpha"]) == 1
     assert ran == ["alpha"] * times
 
 
-def test_one_bad_scenario_fails_the_run_but_not_before_the_others_ran(tree, monkeypatch, capsys):
-    monkeypatch.setattr(scenarios, "run", lambda name, shared=(): Outcome(name, 2 if name == "alpha" else 0, 0, 1, ()))
-    assert main([]) == 1
+def test_one_bad_part_fails_the_run_but_not_before_the_others_ran(tree, monkeypatch, capsys):
+    monkeypatch.setattr(scenarios, "run", lambda part: Outcome(part.name, 2 if part.name == "alpha" else 0, 0, 1))
+    assert main(["molecule"]) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "2 passed, 1 failed"
 
 
@@ -303,9 +107,10 @@ def test_one_bad_scenario_fails_the_run_but_not_before_the_others_ran(tree, monk
     ("script", "result"),
     [
         ("echo '│ 3 passed in 1.00s'", (3, ())),
-        ("echo '3 passed in 1.00s'; exit 1", (3, ("molecule ended with 1",))),
+        ("echo '3 passed in 1.00s'; exit 1", (3, ("ended with 1",))),
         ("echo 'WARNING  Skipping, no tests found.' >&2", (0, ("WARNING  Skipping, no tests found.",))),
         ("echo '│ x: LOST x is stopped. Last'; echo '3 passed in 1s'", (3, ())),
+        ("echo 'canary-0123456789abcdef 3 passed in 1s'", (3, ("a secret of the inventory shows in the output",))),
         ("printf '\\377 3 passed in 1.00s\\n'", (3, ())),
     ],
 )
@@ -315,9 +120,18 @@ def test_a_scenario_runs_molecule_and_shows_its_output(tree, monkeypatch, capsys
     program.write_text(f'#!/bin/sh\necho "$*"\n{script}\n')
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
-    outcome = run("alpha")
+    outcome = run(parts(["alpha"])[0])
     assert (outcome.name, (outcome.passed, outcome.complaints)) == ("alpha", result)
+    assert outcome.lost is ("LOST" in script)
     assert capsys.readouterr().out.startswith("    alpha test --scenario-name alpha\n")
+
+
+def test_each_part_says_how_it_runs_alone():
+    assert [part.alone for part in parts(["lint", "front", "lab"])] == [
+        "make lint",
+        "make test ONLY=front",
+        "make test ONLY=lab",
+    ]
 
 
 # The scenarios of this repository
@@ -332,18 +146,6 @@ def steps(path):
 
 def test_there_are_scenarios():
     assert SCENARIOS
-
-
-def test_what_runs_only_by_name_is_there_and_the_summary_says_why(tree, monkeypatch, capsys):
-    assert set(scenarios.BY_HAND) <= {path.parent.name for path in SCENARIOS}
-    ran = []
-    monkeypatch.setattr(scenarios, "BY_HAND", {"alpha": "it is slow"})
-    monkeypatch.setattr(scenarios, "run", lambda name, shared=(): ran.append(name) or Outcome(name, 2, 0, 1, ()))
-    assert main([]) == 0
-    assert ran == ["default"]
-    assert "left out: alpha: it is slow" in capsys.readouterr().out
-    assert main(["alpha"]) == 0
-    assert ran == ["default", "alpha"]
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.parent.name)
