@@ -8,8 +8,8 @@ help: ## Show this list
 setup: ## Make the controller ready: virtual environment in .venv, from the lock
 	@tools/setup.sh controller
 
-demo: lab-ready ## A machine, the whole site on it, a URL at the end; HOSTS=3: three of them behind a balancer
-	@$(VENV)/python tools/demo.py up $(HOSTS)
+demo: lab-ready ## A machine, the whole site on it, a URL at the end; HOSTS=3: three of them; KIND=container or vm
+	@$(VENV)/python tools/demo.py up "HOSTS=$(HOSTS)" "KIND=$(KIND)"
 
 demo-ssh: setup ## Run a command on the demo machine: make demo-ssh CMD="sudo sitectl status"; of several: HOST=web1
 	@$(VENV)/lab ssh demo$(addprefix -,$(HOST)) $${CMD:+"$$CMD"}

@@ -1,5 +1,7 @@
 """``make demo``: a disposable machine, the whole site on it, a URL at the end; with HOSTS=3 three behind a balancer.
 
+The fastest machine is taken in which memory limits hold; with KIND=container a container, whether they hold or not.
+
 Everything here is what an operator does by hand with a real server: write an inventory, run ``site.yml``.
 """
 
@@ -15,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from lab.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 INVENTORY = ROOT / "inventory" / "demo.yml"
@@ -62,6 +66,7 @@ def reached(machine: dict[str, Any]) -> dict[str, Any]:
         "ansible_ssh_common_args": f"-o UserKnownHostsFile={machine['known_hosts']}",
         # Ansible's ten seconds are too short for a sudo where several emulated machines share two cores.
         "ansible_ssh_timeout": 60,
+        **({} if "memory" in machine["can"] else {"service_memory_limits": "best_effort"}),
     }
 
 
@@ -88,7 +93,15 @@ def balanced_inventory(machines: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return {"all": {"hosts": hosts, "children": {"balancers": {"hosts": {BALANCER: balancer}}}}}
 
 
-def summary(url: str, seconds: float) -> list[tuple[str, str]]:
+def described(machine: dict[str, Any]) -> str:
+    """Return what a machine is, and what does not hold in it."""
+    if machine["kind"] == "vm":
+        return f"a virtual machine ({machine['accelerator']}), {machine['image']}"
+    holds = "memory limits hold" if "memory" in machine["can"] else "no memory limit holds in it on this computer"
+    return f"a container, {machine['image']}: {holds}"
+
+
+def summary(machine: dict[str, Any], url: str, seconds: float) -> list[tuple[str, str]]:
     """Return the rows of the closing table, read from the running site."""
     with urllib.request.urlopen(f"{url}/health", timeout=30) as answer:
         health = json.load(answer)
@@ -101,6 +114,7 @@ def summary(url: str, seconds: float) -> list[tuple[str, str]]:
 
     return [
         ("URL", url),
+        ("Machine", described(machine)),
         ("Health", f"{url}/health says {health['status']}, release {health['release']}"),
         ("Memory", f"{size('now')} in use, slowed down at {size('high')}, a worker killed at {size('max')}"),
         ("Logs", 'make demo-ssh CMD="sudo sitectl logs", access log in /var/log/currents/access.log'),
@@ -112,12 +126,13 @@ def summary(url: str, seconds: float) -> list[tuple[str, str]]:
     ]
 
 
-def balanced_summary(url: str, webs: list[str], seconds: float) -> list[tuple[str, str]]:
+def balanced_summary(machine: dict[str, Any], url: str, webs: list[str], seconds: float) -> list[tuple[str, str]]:
     """Return the rows of the closing table of several hosts, read from the balancer."""
     with urllib.request.urlopen(f"{url}/health", timeout=30) as answer:
         health = json.load(answer)
     return [
         ("URL", f"{url}, the balancer"),
+        ("Machines", f"each {described(machine)}"),
         ("Hosts", f"{', '.join(webs)}: {url}/health says {health['status']}, release {health['release']}"),
         ("Visitors", f"python3 tools/load.py {url}/api/hero --rate 20 --seconds 600, in another terminal"),
         ("Redeploy", "edit examples/currents, then ansible-playbook -i inventory/demo.yml playbooks/deploy.yml:"),
@@ -129,9 +144,10 @@ def balanced_summary(url: str, webs: list[str], seconds: float) -> list[tuple[st
     ]
 
 
-def boot(name: str, memory: int, *words: str) -> dict[str, Any]:
-    """Boot a machine; return where it is."""
-    more = ("--memory", str(memory), "--seed-packages", SEED_PACKAGES, "--json", "--forward", str(PORT))
+def boot(name: str, kind: str, memory: int, *words: str) -> dict[str, Any]:
+    """Boot a machine of a kind, or the fastest in which memory limits hold; return where it is."""
+    chosen = ("--kind", kind) if kind else ("--needs", "memory")
+    more = (*chosen, "--memory", str(memory), "--seed-packages", SEED_PACKAGES, "--json", "--forward", str(PORT))
     machine: dict[str, Any] = json.loads(lab("up", name, *more, *words))
     return machine
 
@@ -154,29 +170,29 @@ def show(rows: list[tuple[str, str]]) -> None:
     print("\n" + "\n".join(f"  {label:<{width}}  {text}" for label, text in rows))
 
 
-def up() -> int:
+def up(kind: str) -> int:
     """Boot the machine, run the site on it, print the table; a second run converges."""
     start = time.monotonic()
-    machine = boot(MACHINE, MEMORY_MIB)
+    machine = boot(MACHINE, kind, MEMORY_MIB)
     if status := run_site(inventory(machine), "make demo"):
         return status
-    show(summary(f"http://127.0.0.1:{machine['forwards'][str(PORT)]}", time.monotonic() - start))
+    show(summary(machine, f"http://127.0.0.1:{machine['forwards'][str(PORT)]}", time.monotonic() - start))
     return 0
 
 
-def up_balanced(hosts: int) -> int:
+def up_balanced(hosts: int, kind: str) -> int:
     """Boot several machines and a balancer, run the site on them, print the table; a second run converges."""
     start = time.monotonic()
     webs = [f"web{number}" for number in range(1, hosts + 1)]
     names = [*webs, BALANCER]
     with ThreadPoolExecutor(len(names)) as pool:
         words = ("--cores", "1", "--network", MACHINE)
-        booted = pool.map(lambda name: boot(f"{MACHINE}-{name}", SMALL_MIB, *words), names)
+        booted = pool.map(lambda name: boot(f"{MACHINE}-{name}", kind, SMALL_MIB, *words), names)
         machines = dict(zip(names, booted, strict=True))
     if status := run_site(balanced_inventory(machines), f"make demo HOSTS={hosts}"):
         return status
     url = f"http://127.0.0.1:{machines[BALANCER]['forwards'][str(PORT)]}"
-    show(balanced_summary(url, webs, time.monotonic() - start))
+    show(balanced_summary(machines[BALANCER], url, webs, time.monotonic() - start))
     return 0
 
 
@@ -190,17 +206,20 @@ def down() -> int:
 
 
 def main(words: list[str]) -> int:
-    """Run one command: ``up``, ``up HOSTS`` or ``down``."""
+    """Run one command: ``down``, or ``up`` with ``HOSTS=`` and ``KIND=`` as the Makefile hands them over."""
     if words == ["down"]:
         return down()
-    if words == ["up"]:
-        return up()
-    if words[0] == "up" and words[1].isdigit() and 2 <= int(words[1]) <= MOST_HOSTS:
-        return up_balanced(int(words[1]))
-    print(
-        f"HOSTS is {' '.join(words[1:])}: must be a whole number from 2 to {MOST_HOSTS}, for example make demo HOSTS=3"
-    )
-    return 2
+    given = dict(word.partition("=")[::2] for word in words[1:])
+    hosts, kind = given["HOSTS"], given["KIND"]
+    faults = []
+    if kind not in ("", *KINDS):
+        faults.append(f"KIND is {kind}: must be {' or '.join(KINDS)}, for example make demo KIND=container")
+    if hosts and not (hosts.isdigit() and 2 <= int(hosts) <= MOST_HOSTS):
+        faults.append(f"HOSTS is {hosts}: must be a whole number from 2 to {MOST_HOSTS}, for example make demo HOSTS=3")
+    if faults:
+        print("\n".join(faults))
+        return 2
+    return up_balanced(int(hosts), kind) if hosts else up(kind)
 
 
 if __name__ == "__main__":

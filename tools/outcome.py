@@ -104,7 +104,7 @@ def skips(lines: Iterable[str]) -> list[str]:
 
 
 def closing(outcomes: Sequence[Outcome]) -> str:
-    """Return the end of a run: the table of parts, what failed with the command that runs it alone, what was skipped."""
+    """Return the end of a run: a table, what failed with the command that runs it alone, what was skipped."""
     width = max(len("Part"), *(len(outcome.name) for outcome in outcomes))
     rows = [f"{'Part':<{width}}  tests  failed  seconds"]
     rows += [f"{one.name:<{width}}  {one.passed:5}  {one.failed:6}  {one.seconds:7.0f}" for one in outcomes]

@@ -1,6 +1,6 @@
 """Run every part of the tests side by side, as the cores allow, and close with what failed and nothing else.
 
-A part is style (`lint`), the tests without a machine (`unit`, `process`), those of the lab (`lab`), or a Molecule scenario.
+A part is style (`lint`), the tests without a machine (`unit`, `process`), those of the lab (`lab`), or a scenario.
 
 Molecule passes silently over a side effect or a verify directory that does not exist; here that is a failure.
 """
@@ -63,8 +63,8 @@ def run(part: Part) -> Outcome:
     with subprocess.Popen(
         part.command,
         cwd=ROOT,
-        # Molecule looks for Ansible's programs on the PATH, also when ours was not activated. The columns are enough for
-        # messages not to be broken in two.
+        # Molecule looks for Ansible's programs on the PATH, also when ours was not activated. The columns are enough
+        # for messages not to be broken in two.
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "200"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -131,7 +131,7 @@ def side_by_side(chosen: Sequence[Part], cores: int, one: Callable[[Part], Outco
 
 
 def main(names: Sequence[str]) -> int:
-    """Run the named parts, `molecule` for all scenarios, or everything; return 0 when each passed and tested something."""
+    """Run the named parts, all scenarios for `molecule`, or everything; return 0 when all is well and something ran."""
     scenarios = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
     if not scenarios:
         print("there is no scenario: molecule/*/molecule.yml matches no file")

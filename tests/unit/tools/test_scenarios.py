@@ -1,4 +1,4 @@
-"""The runner of all parts: none is left out, each runs when there are cores for it, and a lost machine is told apart."""
+"""The runner of all parts: none is left out, each runs when cores are free, and a lost machine is told apart."""
 
 from __future__ import annotations
 
@@ -127,11 +127,8 @@ def test_a_scenario_runs_molecule_and_shows_its_output(tree, monkeypatch, capsys
 
 
 def test_each_part_says_how_it_runs_alone():
-    assert [part.alone for part in parts(["lint", "front", "lab"])] == [
-        "make lint",
-        "make test ONLY=front",
-        "make test ONLY=lab",
-    ]
+    commands = [part.alone for part in parts(["lint", "front", "lab"])]
+    assert commands == ["make lint", "make test ONLY=front", "make test ONLY=lab"]
 
 
 # The scenarios of this repository
