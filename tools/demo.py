@@ -209,7 +209,7 @@ def main(words: list[str]) -> int:
     """Run one command: ``down``, or ``up`` with ``HOSTS=`` and ``KIND=`` as the Makefile hands them over."""
     if words == ["down"]:
         return down()
-    given = dict(word.partition("=")[::2] for word in words[1:])
+    given = {"HOSTS": "", "KIND": "", **dict(word.partition("=")[::2] for word in words[1:])}
     hosts, kind = given["HOSTS"], given["KIND"]
     faults = []
     if kind not in ("", *KINDS):

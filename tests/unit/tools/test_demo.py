@@ -177,5 +177,5 @@ def test_a_number_of_hosts_that_cannot_be_is_refused_with_an_example(stage, caps
 
 def test_several_hosts_that_fail_say_how_to_go_on(stage, capsys):
     stage.playbook_ends = 2
-    assert demo.main(["up", "2"]) == 2
+    assert demo.main(["up", "HOSTS=2"]) == 2
     assert "run `make demo HOSTS=2` again" in capsys.readouterr().out
