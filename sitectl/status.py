@@ -16,6 +16,7 @@ from sitectl.unit import Unit
 from sitectl.words import counts, duration, memory_words
 
 SHOWN_CHECKS = 5
+WITHOUT_CONTROLLER = "no limit of the kernel holds on this host; the guards keep the workers within service_memory_max"
 
 
 def run_status(host: Host, settings: Settings, as_json: bool) -> int:
@@ -36,6 +37,7 @@ def run_status(host: Host, settings: Settings, as_json: bool) -> int:
         "service": _service(settings, seen.unit),
         "release": read_release(host, settings),
         "memory_bytes": read_memory(host, seen.unit),
+        "memory_controller": has_memory_controller(host),
         "workers": count_workers(host, seen.unit),
         "unplanned_exits": unplanned_exits(host, settings),
         "monitor": {"bad_checks": state.failures, "restarts": state.restarts, "hold": seen.hold},
@@ -79,6 +81,14 @@ def read_memory(host: Host, unit: Unit | None) -> dict[str, int | None]:
     names = {"now": "memory.current", "high": "memory.high", "max": "memory.max", "peak": "memory.peak"}
     directory = _cgroup(host, unit)
     return {key: _read_number(directory / file) if directory else None for key, file in names.items()}
+
+
+def has_memory_controller(host: Host) -> bool | None:
+    """Tell whether the kernel can hold memory limits; None where it has no control groups of version 2."""
+    try:
+        return "memory" in (host.root / "sys/fs/cgroup/cgroup.controllers").read_text(encoding="ascii").split()
+    except OSError:
+        return None
 
 
 def _cgroup(host: Host, unit: Unit | None) -> Path | None:
@@ -132,7 +142,7 @@ def table(facts: dict[str, Any]) -> str:
         ("service", f"{service['unit']} {service['state']}, started {duration(service['age_seconds'])} ago"),
         ("restarts", f"{service['restarts']} by systemd, {monitor['restarts']} by the monitor of late"),
         ("release", " ".join(words) or "unknown"),
-        ("memory", memory_words(memory)),
+        ("memory", WITHOUT_CONTROLLER if facts["memory_controller"] is False else memory_words(memory)),
         ("workers", workers),
         *(
             []

@@ -122,6 +122,8 @@ def guarded_settings(directory: Path, port: int) -> dict[str, object]:
         "log_dir": str(directory),
         "runtime_dir": str(directory),
         "release_file": str(directory / "release.json"),
+        "memory_high_bytes": 800 << 20,
+        "memory_max_bytes": 1 << 30,
         "maintenance_file": str(directory / "maintenance.json"),
     }
 

@@ -118,6 +118,8 @@ RULES: dict[str, Rule] = {
     "app_hang_seconds": number_rule(2, 300, 8, SECONDS),
     "app_request_limit_seconds": number_rule(10, 86_400, 300, SECONDS),
     "app_graceful_timeout_seconds": number_rule(1, 300, 30, SECONDS),
+    "app_memory_high": size_rule("64M", "800M"),
+    "app_memory_max": size_rule("64M", "1G"),
     "app_max_requests": number_rule(0, 1_000_000, 2000),
     "app_max_requests_jitter": number_rule(0, 1_000_000, 500),
     "app_python": Rule(
@@ -151,6 +153,9 @@ RULES: dict[str, Rule] = {
     "service_health_timeout_seconds": number_rule(1, 600, 60, SECONDS),
     "service_memory_high": size_rule("64M", "800M"),
     "service_memory_max": size_rule("64M", "1G"),
+    "service_memory_limits": Rule(
+        lambda value: value in ("required", "best_effort"), "required or best_effort", "best_effort"
+    ),
     "service_tasks_max": number_rule(16, 65536, 256),
     "service_open_files_max": number_rule(1024, 1_048_576, 65536),
     "service_restart_delay_milliseconds": number_rule(1, 900, 100, "milliseconds"),

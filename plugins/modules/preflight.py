@@ -15,6 +15,11 @@ options:
   tunnel_user: {description: The user of the tunnel's agent; none without a tunnel., type: str, default: ""}
   port: {description: The port that the app's socket takes., type: int, required: true}
   memory_max: {description: The most memory that the app may use; for example 1G., type: str, required: true}
+  memory_limits:
+    description: Whether a kernel without the memory controller is refused, or only reported.
+    type: str
+    choices: [required, best_effort]
+    default: required
   adopting: {description: Whether what listens on the port is there to be taken over., type: bool, default: false}
   disk_free_min: {description: What must be free on the disks of /srv and /var., type: str, default: 1G}
   look:
@@ -39,10 +44,11 @@ RETURN = """
 ansible_facts:
   description:
     - C(site_host) with os, version, codename, architecture, systemd_version, python_version, mem_total_bytes; timezone,
-      empty when it cannot be told; time_daemons, their files in /usr/lib/systemd/ntp-units.d; user, with the name, home
-      and shell of the app's user, empty when there is none.
+      empty when it cannot be told; container, its kind, empty when the host is none; time_daemons, their files in
+      /usr/lib/systemd/ntp-units.d; user, with the name, home and shell of the app's user, empty when there is none.
   returned: always
   type: dict
+summary: {description: A warning for the end of the run., type: list, returned: without the memory controller}
 seen: {description: Paths and packages and units that are there and the app., type: dict, returned: with look}
 anchor_gone: {description: As M(deploy_lock) has it., type: bool, returned: when so}
 """
@@ -67,13 +73,19 @@ MACHINES_64_BIT = frozenset({"x86_64", "aarch64", "ppc64le", "s390x", "riscv64"}
 # What the system itself needs beside the app.
 SYSTEM_MEMORY_BYTES = 192 * 1024**2
 FIRST_LOGIN_UID = 1000
+NO_MEMORY_CONTROLLER = (
+    "warning: the kernel of this host holds none; the app's guards keep its workers within service_memory_max"
+)
 NO_LOGIN_SHELLS = ("nologin", "false", "sync")
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the site asks of the host. Sizes are in bytes; `tunnel_user` is empty without a tunnel."""
+    """What the site asks of the host. Sizes are in bytes; `tunnel_user` is empty without a tunnel.
+
+    `limits_required` is false where the site goes on without the kernel's memory limits.
+    """
 
     name: str
     user: str
@@ -81,6 +93,7 @@ class Wanted:
     memory_max: int
     disk_free_min: int
     tunnel_user: str = ""
+    limits_required: bool = True
 
 
 @dataclass(frozen=True)
@@ -189,8 +202,10 @@ def problems_of(wanted: Wanted, observed: Observed) -> list[tuple[str, str]]:
     if observed.controllers is None:
         fault = "are not unified (version 2): remove systemd.unified_cgroup_hierarchy=0 from the kernel's options"
         found.append(("cgroups", f"{fault}, or no memory limit holds"))
-    elif "memory" not in observed.controllers:
-        found.append(("cgroups", "lack the memory controller: remove cgroup_disable=memory from the kernel's options"))
+    elif wanted.limits_required and "memory" not in observed.controllers:
+        fault = "lack the memory controller: remove cgroup_disable=memory from the kernel's options"
+        way_out = "or set service_memory_limits: best_effort, and no memory limit of the kernel holds"
+        found.append(("cgroups", f"{fault}, {way_out}"))
     if observed.mem_total and wanted.memory_max + SYSTEM_MEMORY_BYTES > observed.mem_total:
         fault = (
             f"is {mebibytes(wanted.memory_max)}, but the host has {mebibytes(observed.mem_total)}, of which the "
@@ -247,6 +262,15 @@ def timezone(localtime: Path = Path("/etc/localtime")) -> str:
         return ""
 
 
+def container(root: Path = Path("/")) -> str:
+    """Return what kind of container the host is, as systemd-detect-virt calls it; empty when it is none."""
+    # Containers of OpenVZ have the first; its computers have both.
+    if (root / "proc/vz").exists() and not (root / "proc/bc").exists():
+        return "openvz"
+    # systemd writes there what the manager of the container has told it.
+    return read(str(root / "run/systemd/container")).strip()
+
+
 def observe(wanted: Wanted) -> tuple[Observed, dict[str, Any]]:
     """Read the host; return what is judged, and the facts for the roles."""
     release = parse_os_release(read("/etc/os-release"))
@@ -273,6 +297,7 @@ def observe(wanted: Wanted) -> tuple[Observed, dict[str, Any]]:
         "python_version": platform.python_version(),
         "hostname": platform.node(),
         "timezone": timezone(),
+        "container": container(),
         # systemd-timedated looks there, too: time daemons exclude one another.
         "time_daemons": sorted(str(path) for path in Path("/usr/lib/systemd/ntp-units.d").glob("*.list")),
         "user": about_user(wanted.user),
@@ -295,6 +320,7 @@ def main() -> None:
             "tunnel_user": {"type": "str", "default": ""},
             "port": {"type": "int", "required": True},
             "memory_max": {"type": "str", "required": True},
+            "memory_limits": {"type": "str", "choices": ["required", "best_effort"], "default": "required"},
             "adopting": {"type": "bool", "default": False},
             "disk_free_min": {"type": "str", "default": "1G"},
             **OPTIONS,
@@ -308,7 +334,8 @@ def main() -> None:
     except ValueError as error:
         module.fail_json(msg=str(error))
     user = options["user"] or options["name"]
-    wanted = Wanted(options["name"], user, options["port"], memory_max, disk_free_min, options["tunnel_user"])
+    required = options["memory_limits"] == "required"
+    wanted = Wanted(options["name"], user, options["port"], memory_max, disk_free_min, options["tunnel_user"], required)
     observed, facts = observe(wanted)
     systemctl = module.get_bin_path("systemctl")
     version = module.run_command([systemctl, "--version"])[1] if systemctl else ""
@@ -319,6 +346,8 @@ def main() -> None:
     problems = problems_of(wanted, observed)
     if problems:
         module.fail_json(msg=report(facts["hostname"], problems), **returned)
+    if "memory" not in (observed.controllers or ()):
+        returned["summary"] = [("memory limits", NO_MEMORY_CONTROLLER)]
     if options["lock"]:
         try:
             if not take({"name": wanted.name, **options["lock"]}, Path(DIRECTORY, f"{wanted.name}.deploy.lock")):

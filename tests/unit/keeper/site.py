@@ -34,6 +34,8 @@ SHORT = {
     "boot_timeout_seconds": 30,
     "hang_seconds": 2,
     "request_limit_seconds": 60,
+    "memory_high_bytes": 800 << 20,
+    "memory_max_bytes": 1 << 30,
 }
 #: Read after the role's own configuration: sees every name in it.
 CONFIGURATION = """

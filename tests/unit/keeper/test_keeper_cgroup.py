@@ -26,6 +26,7 @@ def group(tmp_path):
     path = tmp_path / "cgroup/system.slice/currents.service"
     path.mkdir(parents=True)
     (path / "memory.current").write_text("1000\n")
+    (path / "cgroup.procs").write_text("100\n101\n")
     return path
 
 
@@ -39,9 +40,17 @@ def group(tmp_path):
         ("", False),
     ],
 )
-def test_the_own_group_is_the_one_of_version_2_that_counts_memory(tmp_path, proc, group, text, found):
+def test_the_own_group_is_the_one_of_version_2(tmp_path, proc, group, text, found):
     (proc / "self/cgroup").write_text(text)
     assert cgroup.own_group(proc, tmp_path / "cgroup") == (group if found else None)
+
+
+def test_a_group_without_the_memory_controller_has_its_processes_and_the_limit_of_the_settings(tmp_path, proc, group):
+    (proc / "self/cgroup").write_text("0::/system.slice/currents.service\n")
+    (group / "memory.current").unlink()
+    assert cgroup.own_group(proc, tmp_path / "cgroup") == group
+    assert cgroup.pids(group) == [100, 101]
+    assert cgroup.limit(group, 700) == 700
 
 
 def test_without_a_list_of_groups_there_is_none(tmp_path, proc):
@@ -69,11 +78,11 @@ def test_the_limit_is_the_lower_of_both(group, high, most, limit):
     for name, text in (("memory.high", high), ("memory.max", most)):
         if text is not None:
             (group / name).write_text(text)
-    assert cgroup.limit(group) == limit
+    assert cgroup.limit(group, 700) == limit, "the kernel's word counts, not the settings'"
 
 
-def test_where_there_is_no_group_there_is_no_limit_and_no_process():
-    assert cgroup.limit(None) is None
+def test_where_there_is_no_group_there_is_the_limit_of_the_settings_and_no_process():
+    assert cgroup.limit(None, 700) == 700
     assert cgroup.pids(None) == []
 
 

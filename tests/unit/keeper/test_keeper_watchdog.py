@@ -10,10 +10,11 @@ import subprocess
 import threading
 import time
 import types
+from pathlib import Path
 
 import pytest
 
-from sitekeeper import watchdog
+from sitekeeper import cgroup, watchdog
 from sitekeeper.accesslog import JsonLogger
 from sitekeeper.board import Cell, Leaving, now_ms
 from sitekeeper.master import Master
@@ -257,6 +258,7 @@ def test_the_interval_leaves_systemd_s_watchdog_several_tries(dog):
 
 def throttled_group(directory, events, anon=950):
     for name, text in (
+        ("memory.current", "990"),
         ("memory.high", "1000"),
         ("memory.stat", f"anon {anon}\nfile 9000\n"),
         ("memory.events", f"low 0\nhigh {events}\n"),
@@ -280,3 +282,49 @@ def test_the_largest_worker_goes_when_the_kernel_keeps_slowing_the_app_down(dog,
         assert [row[Cell.LEAVING] for row in rows] == [Leaving.MEMORY if ended else 0, 0]
         large.kill()
         small.kill()
+
+
+@contextlib.contextmanager
+def workers_without_controller(dog, directory, most):
+    """Two workers and a process of the larger one, in a group whose memory the kernel does not count."""
+    dog.group = directory
+    dog.master.settings = Settings(**settings(directory, memory_max_bytes=most))
+    with contextlib.ExitStack() as stack:
+        large = stack.enter_context(subprocess.Popen(["sh", "-c", "sleep 60 & wait"], start_new_session=True))
+        small = stack.enter_context(subprocess.Popen(["sleep", "60"], start_new_session=True))
+        for one in (large, small):
+            stack.callback(kill_group, one.pid)
+        (child,) = wait_for(lambda: Path(f"/proc/{large.pid}/task/{large.pid}/children").read_text().split())
+        (directory / "cgroup.procs").write_text(f"{os.getpid()}\n{large.pid}\n{child}\n{small.pid}\n1\n")
+        rows = [row_of(dog, large.pid, BOOTED=1, MEMORY=7 << 30), row_of(dog, small.pid, BOOTED=1, MEMORY=5)]
+        yield (large, small), int(child), rows
+
+
+def kill_group(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def test_without_the_memory_controller_the_largest_worker_goes_with_what_it_started(dog, tmp_path, capfd):
+    with workers_without_controller(dog, tmp_path, most=1 << 20) as ((large, small), child, rows):
+        dog.relieve()
+        assert large.wait(5) == -signal.SIGKILL
+        wait_for(lambda: cgroup.rss(child) == 0)
+        assert small.poll() is None
+        assert [row[Cell.LEAVING] for row in rows] == [Leaving.MEMORY, 0]
+    assert "more than service_memory_max: worker" in capfd.readouterr().err
+
+
+def test_shared_pages_count_once_before_a_worker_has_to_go(dog, tmp_path):
+    # By their rows alone the workers use 7 GiB; what the kernel says of the processes is far less.
+    with workers_without_controller(dog, tmp_path, most=6 << 30) as (processes, _, rows):
+        dog.relieve()
+        assert [one.poll() for one in processes] == [None, None]
+        assert [row[Cell.LEAVING] for row in rows] == [0, 0]
+
+
+def test_other_processes_of_the_group_do_not_count(dog, tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog.cgroup, "pss", lambda pid: 1 << 40 if pid == 1 else 1)
+    with workers_without_controller(dog, tmp_path, most=6 << 30) as (processes, _, _):
+        dog.relieve()
+        assert [one.poll() for one in processes] == [None, None]

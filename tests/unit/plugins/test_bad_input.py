@@ -55,6 +55,8 @@ CASES = {
     "memory-word": ({"service_memory_max": "banana"}, r'service_memory_max +is "banana": must be a size'),
     "memory-fraction": ({"service_memory_max": "1.5GB"}, r'service_memory_max +is "1.5GB"'),
     "memory-small": ({"service_memory_max": "4M"}, r'service_memory_max +is "4M": .*at least 64M'),
+    "memory-limits": ({"service_memory_limits": "none"}, r'limits +is "none": must be required or best_effort'),
+    "memory-limits-boolean": ({"service_memory_limits": True}, r"service_memory_limits +is true \(a boolean\)"),
     "adopt-boolean": ({"adopt_confirm": True}, r"adopt_confirm +is true \(a boolean\): must be yes or no"),
     "adopt-place": (
         {"adopt_databases": {"/home/ubuntu/site.db": "../site.db"}},

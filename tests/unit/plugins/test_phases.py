@@ -213,6 +213,11 @@ def test_the_summary_of_a_host_is_a_table(busy):
     assert "\ncurrents\n  address  http://192.0.2.1:5555\n  release  v1\n" in busy
 
 
+def test_a_warning_of_several_results_stands_once_in_the_summary(busy):
+    # Several tasks of the role return the same rows.
+    assert len(re.findall(r"^  address ", busy, re.MULTILINE)) == 1
+
+
 def test_the_phases_come_again_as_a_table(busy):
     assert re.search(r"^Phase +time  changed  failed$", busy, re.MULTILINE)
     assert re.search(r"^service +\d+\.\d s +5 +1$", busy, re.MULTILINE), busy

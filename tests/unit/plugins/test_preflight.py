@@ -71,6 +71,18 @@ def test_each_obstacle_is_named_with_a_remedy(change, about, words):
     assert words in problems[0][1]
 
 
+def test_without_the_memory_controller_the_way_out_is_named():
+    ((_, fault),) = problems_of(WANTED, replace(GOOD, controllers=frozenset({"pids"})))
+    assert fault.endswith("or set service_memory_limits: best_effort, and no memory limit of the kernel holds")
+
+
+def test_best_effort_goes_on_without_the_memory_controller_but_not_with_version_1():
+    wanted = replace(WANTED, limits_required=False)
+    assert problems_of(wanted, replace(GOOD, controllers=frozenset({"pids"}))) == []
+    ((about, fault),) = problems_of(wanted, replace(GOOD, controllers=None))
+    assert (about, "not unified" in fault) == ("cgroups", True)
+
+
 def test_all_obstacles_are_told_at_once():
     bad = replace(GOOD, uid=1, init="sh", machine="i686", listeners=(STRANGER,))
     text = report("web1", problems_of(WANTED, bad))
@@ -193,6 +205,27 @@ def test_the_time_zone_is_where_the_link_leads(tmp_path):
     assert preflight.timezone(link) == ""
 
 
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ({}, ""),
+        ({"run/systemd/container": "lxc\n"}, "lxc"),
+        ({"proc/vz/version": ""}, "openvz"),
+        ({"proc/vz/version": "", "proc/bc/0": ""}, ""),
+    ],
+)
+def test_a_container_is_told_from_a_machine(tmp_path, files, kind):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    assert preflight.container(tmp_path) == kind
+
+
+def test_the_roles_are_told_of_the_container(monkeypatch):
+    monkeypatch.setattr(preflight, "container", lambda: "lxc")
+    assert preflight.observe(WANTED)[1]["container"] == "lxc"
+
+
 def test_the_user_of_the_app_is_told():
     root = preflight.about_user("root")
     assert (root["name"], root["home"], root["shell"][:1]) == ("root", "/root", "/")
@@ -217,6 +250,17 @@ def looks(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(("words", "user"), [({}, "currents"), ({"user": "runner"}, "runner")])
 def test_the_user_of_the_app_has_its_name_unless_another_one_is_named(looks, words, user):
     assert looks(**words)["ansible_facts"]["site_host"]["asked"]["user"] == user
+
+
+def test_a_host_without_the_memory_controller_is_refused_or_warned_of(looks, monkeypatch):
+    assert "summary" not in looks(memory_limits="best_effort"), "its kernel holds them"
+    bare = replace(GOOD, controllers=frozenset({"pids"}))
+    monkeypatch.setattr(preflight, "observe", lambda wanted: (bare, {"hostname": "one"}))
+    assert "lack the memory controller" in looks()["msg"], "by default"
+    result = looks(memory_limits="best_effort")
+    ((label, warning),) = result["summary"]
+    assert (label, "failed" in result, warning.startswith("warning: ")) == ("memory limits", False, True)
+    assert looks(memory_limits="some")["failed"] is True
 
 
 LOCK = {"token": "one", "who": "ann", "from": "-", "what": "deploy.yml", "patience_seconds": 1}

@@ -68,6 +68,8 @@ def test_gunicorn_s_settings_have_the_types_it_needs(given):
         "request_limit_seconds": 300,
         "health_path": "/health",
         "graceful_timeout_seconds": 30,
+        "memory_high_bytes": 800 * 1024**2,
+        "memory_max_bytes": 1024**3,
         "max_requests": 2000,
         "max_requests_jitter": 500,
         "log_dir": "/var/log/currents",
@@ -75,6 +77,13 @@ def test_gunicorn_s_settings_have_the_types_it_needs(given):
         "release_file": "/srv/currents/current/release.json",
         "maintenance_file": "/etc/currents/maintenance.json",
     }
+
+
+def test_the_guards_are_told_the_limits_of_the_service():
+    sizes = {"service_memory_high": "300M", "service_memory_max": "402653184"}
+    for trial in (False, True):
+        settings = json.loads(render("app", "gunicorn.json.j2", wired=True, trial=trial, **sizes))
+        assert (settings["memory_high_bytes"], settings["memory_max_bytes"]) == (300 * 1024**2, 384 * 1024**2)
 
 
 def test_systemd_reads_every_value_of_the_environment_as_it_was_given():

@@ -53,3 +53,23 @@ def test_systemd_s_time_daemon_runs_where_there_is_no_other(daemons, ours):
     found = {"files": [{"path": path} for path in daemons]}
     assert asked("Keep the clock right", __host_time_units=found) is ours
     assert asked("Look for a time daemon")
+
+
+@pytest.mark.parametrize(("kind", "ours"), [("", True), ("lxc", False), ("openvz", False)])
+def test_a_container_has_clock_and_swap_of_its_computer(kind, ours):
+    seen = {**RIGHT, "time_daemons": [], "container": kind}
+    assert not asked("Detect a container", seen)
+    assert asked("Keep the clock right", seen) is ours
+    assert asked("Keep the clock right", {**seen, "time_daemons": ["/a/80-systemd-timesync.list"]}) is ours
+    assert asked("Use the swap file", seen) is ours
+    (install,) = [task["site_apt"]["name"] for task in role_file("host", "tasks/packages.yml") if "site_apt" in task]
+    facts = {"ansible_facts": {"site_host": seen}}
+    assert ("systemd-timesyncd" in value_of("host", install.strip("{} "), **facts)) is ours
+
+
+@pytest.mark.parametrize(("printed", "ours"), [("none", True), ("lxc", False)])
+def test_used_alone_the_role_asks_systemd_whether_the_host_is_a_container(printed, ours):
+    assert asked("Detect a container")
+    virtualization = {"stdout": printed}
+    assert asked("Keep the clock right", __host_virtualization=virtualization, __host_time_units={"files": []}) is ours
+    assert asked("Use the swap file", __host_virtualization=virtualization) is ours

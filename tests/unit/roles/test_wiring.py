@@ -230,12 +230,14 @@ def test_who_has_never_been_worked_for_by_ansible_is_not_warned_of_it(tmp_path):
 ASKED = """
 import json
 from ansible.module_utils.basic import AnsibleModule
-OPTIONS = "name user tunnel_user port memory_max adopting look look_units look_key".split()
+OPTIONS = "name user tunnel_user port memory_max memory_limits adopting look look_units look_key".split()
+SHOWN = ("name", "user", "tunnel_user", "memory_limits")
 module = AnsibleModule({name: {"type": "raw"} for name in OPTIONS})
-module.fail_json(msg="asked " + json.dumps({name: module.params[name] for name in ("name", "user", "tunnel_user")}))
+module.fail_json(msg="asked " + json.dumps({name: module.params[name] for name in SHOWN}))
 """
 
 
+LIMITS, LIMITS_ASKED = {"service_memory_limits": "best_effort"}, {"memory_limits": "best_effort"}
 TUNNEL = {"ngrok_authtoken": "a" * 40, "ngrok_domain": "currents.example.org", "ngrok_user": "agent"}
 
 
@@ -245,11 +247,15 @@ TUNNEL = {"ngrok_authtoken": "a" * 40, "ngrok_domain": "currents.example.org", "
         ({}, {"name": "currents", "user": "currents", "tunnel_user": ""}),
         ({"app_user": "runner"}, {"name": "currents", "user": "runner", "tunnel_user": ""}),
         (TUNNEL, {"name": "currents", "user": "currents", "tunnel_user": "agent"}),
+        (LIMITS, {"name": "currents", "user": "currents", "tunnel_user": "", **LIMITS_ASKED}),
         # A balancer runs no app, but the role host makes the user there too.
         ({"app_user": "runner", "balances": True}, {"name": "haproxy", "user": "runner", "tunnel_user": ""}),
+        ({**LIMITS, "balances": True}, {"name": "haproxy", "user": "currents", "tunnel_user": "", **LIMITS_ASKED}),
     ],
 )
-def test_the_look_at_the_host_is_told_whose_login_the_role_host_would_change(copy, tmp_path, settings, wanted):
+def test_the_look_at_the_host_is_told_whose_login_would_change_and_whether_limits_are_required(
+    copy, tmp_path, settings, wanted
+):
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules/preflight.py").write_text(ASKED)
     here = {
@@ -268,4 +274,6 @@ def test_the_look_at_the_host_is_told_whose_login_the_role_host_would_change(cop
     library = f"{tmp_path / 'modules'}:{REPOSITORY / 'plugins/modules'}"
     words = ("playbooks/validate.yml", "-i", str(tmp_path / "hosts.yml"), "--limit", "localhost,probe")
     done = ansible("ansible-playbook", REPOSITORY, *words, ANSIBLE_LIBRARY=library)
+    wanted = {"memory_limits": "required", **wanted}
+    wanted = {name: wanted[name] for name in ("name", "user", "tunnel_user", "memory_limits")}
     assert f"asked {json.dumps(wanted)}" in done.stdout.replace('\\"', '"'), done.stdout + done.stderr

@@ -236,6 +236,18 @@ def test_status_is_one_screen(site, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["release"] == {"id": "20260211-1148", "version": "v1.2"}
     assert facts["memory_bytes"]["now"] == 300 * 2**20
+    assert facts["memory_controller"] is None
+
+
+@pytest.mark.parametrize(("controllers", "held"), [("cpu memory pids", True), ("cpu pids", False)])
+def test_status_says_when_no_memory_limit_of_the_kernel_holds(site, capsys, controllers, held):
+    (site.root / "sys/fs/cgroup").mkdir(parents=True)
+    (site.root / "sys/fs/cgroup/cgroup.controllers").write_text(f"{controllers}\n")
+    site.run("status")
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("memory ")]
+    assert ("no limit of the kernel holds" in row) is not held
+    site.run("status", "--json")
+    assert json.loads(capsys.readouterr().out)["memory_controller"] is held
 
 
 def test_status_of_a_host_where_nothing_can_be_read_still_prints(site, app, capsys):

@@ -19,7 +19,7 @@ def own_group(proc: Path = PROC, root: Path = Path("/sys/fs/cgroup")) -> Path | 
         for line in (proc / "self/cgroup").read_text(encoding="ascii").splitlines():
             if line.startswith("0::"):
                 group = root / line[3:].lstrip("/")
-                return group if (group / "memory.current").exists() else None
+                return group if (group / "cgroup.procs").exists() else None
     except OSError:
         return None
     return None
@@ -44,10 +44,20 @@ def table(path: Path) -> dict[str, int]:
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
 
 
-def limit(group: Path | None) -> int | None:
-    """Return the bytes above which the kernel acts: the lower of ``memory.high`` and ``memory.max``; None for none."""
-    if group is None:
-        return None
+def counts_memory(group: Path) -> bool:
+    """Tell whether the kernel counts and limits a group's memory: it does with the memory controller alone."""
+    return (group / "memory.current").exists()
+
+
+def limit(group: Path | None, otherwise: int) -> int | None:
+    """Return the bytes above which the kernel acts: the lower of ``memory.high`` and ``memory.max``; None for none.
+
+    Args:
+        group: the service's.
+        otherwise: the limit where the kernel has no memory controller.
+    """
+    if group is None or not counts_memory(group):
+        return otherwise
     known = [value for name in ("memory.high", "memory.max") if (value := number(group / name)) is not None]
     return min(known, default=None)
 

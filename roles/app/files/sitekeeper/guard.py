@@ -97,7 +97,7 @@ class Guard(threading.Thread):
 
     def look_around(self) -> None:
         """Read the limits anew (they can be changed while the service runs) and what the app's children use."""
-        limit = cgroup.limit(self.group)
+        limit = cgroup.limit(self.group, self.settings.memory_limit_bytes)
         self.planned = verdict.planned(limit, self.master_memory)
         self.may = verdict.allowed(verdict.share(limit, self.master_memory, self.board.workers), self.at_boot)
         mine = cgroup.children_of(os.getpid(), cgroup.pids(self.group))

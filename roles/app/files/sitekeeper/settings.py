@@ -26,11 +26,19 @@ class Settings:
     """A request that waits for a lock for so long, with nobody at work for it, is a deadlock."""
     request_limit_seconds: int
     """A request that did not move at all for so long is given up, whatever it waits for."""
+    memory_high_bytes: int
+    memory_max_bytes: int
+    """The limits of the service, for hosts whose kernel has no memory controller; elsewhere the kernel's own count."""
     log_dir: str
     runtime_dir: str
     release_file: str
     maintenance_file: str
     """Says until when visitors get a page in the app's place; only there during a maintenance."""
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """The lower of both limits: what the workers' shares are made of."""
+        return min(self.memory_high_bytes, self.memory_max_bytes)
 
     @property
     def operations_socket(self) -> str:

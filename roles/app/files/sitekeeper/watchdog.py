@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from sitekeeper.accesslog import JsonLogger
 from sitekeeper.board import Cell, Leaving, now_ms
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sitekeeper.master import Master
 
 PROBE_SECONDS = 2.0
@@ -176,6 +179,9 @@ class Watchdog(threading.Thread):
         """End the largest worker while the kernel slows the service down: a throttled app never dies by itself."""
         if self.group is None:
             return
+        if not cgroup.counts_memory(self.group):
+            self.keep_within_limit(self.group)
+            return
         self.pressure.append(
             verdict.Pressure(
                 anon=cgroup.table(self.group / "memory.stat").get("anon", 0),
@@ -185,11 +191,28 @@ class Watchdog(threading.Thread):
         )
         if len(self.pressure) < (self.pressure.maxlen or 0) or not verdict.is_throttled(self.pressure):
             return
+        self.end_largest("the kernel slows the app down (memory.high)")
+        self.pressure.clear()
+
+    def keep_within_limit(self, group: Path) -> None:
+        """End the largest worker above service_memory_max: without the memory controller no kernel does."""
+        most = self.master.settings.memory_max_bytes
+        rows = [row for row in self.master.board.rows() if row[Cell.PID] > 0]
+        # Shared pages count in each process here, so no more than this is in use; the exact count costs time.
+        if cgroup.rss("self") + sum(row[Cell.MEMORY] for row in rows) <= most:
+            return
+        leaders = {os.getpid(), *(row[Cell.PID] for row in rows)}
+        ours = [pid for pid in cgroup.pids(group) if leaders & {pid, cgroup.process_group(pid)}]
+        if sum(cgroup.pss(pid) or cgroup.rss(pid) for pid in ours) > most:
+            self.end_largest("all processes together use more than service_memory_max", ours)
+
+    def end_largest(self, why: str, processes: Iterable[int] = ()) -> None:
+        """Kill the worker that uses the most memory, with those of the processes that it started."""
         rows = {row[Cell.PID]: row for row in self.master.board.rows() if row[Cell.PID] > 0}
         victim = verdict.largest({pid: row[Cell.MEMORY] for pid, row in rows.items()})
         if victim is not None:
             rows[victim][Cell.LEAVING] = Leaving.MEMORY
-            say(f"the kernel slows the app down (memory.high): worker {victim}, the largest, has to go")
-            with contextlib.suppress(OSError):
-                os.kill(victim, signal.SIGKILL)
-        self.pressure.clear()
+            say(f"{why}: worker {victim}, the largest, has to go")
+            for pid in (victim, *cgroup.children_of(victim, processes)):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
