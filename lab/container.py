@@ -144,16 +144,17 @@ class Container:
     def _short(self, name: str) -> str:
         return hashlib.sha256(f"{self.home.root}\0{name}".encode()).hexdigest()[:10]
 
+    def _starters(self) -> list[int]:
+        """What starts it, and systemd-nspawn."""
+        return [*marked_processes(self.tree, b"sh"), *marked_processes(self.tree, b"systemd-nspawn")]
+
     def _processes(self) -> list[int]:
-        """What starts it, systemd-nspawn, and all that live in its network; without pasta, which lives outside.
+        """What starts it, and all that live in its network; without pasta, which lives outside.
 
         A killed systemd-nspawn leaves the container's first process behind (252): that one is found by its network.
         """
-        inside = []
-        if self.netns.exists():
-            inside = [int(pid) for pid in run_as_root("ip", "netns", "pids", self.namespace).split()]
-        starters = [*marked_processes(self.tree, b"sh"), *marked_processes(self.tree, b"systemd-nspawn")]
-        return [*starters, *inside]
+        inside = run_as_root("ip", "netns", "pids", self.namespace).split() if self.netns.exists() else ()
+        return [*self._starters(), *map(int, inside)]
 
     def _supervisor(self) -> list[str]:
         """Return the command that boots the container, again when it reboots."""
