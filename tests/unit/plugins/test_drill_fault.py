@@ -287,6 +287,13 @@ def test_a_limit_that_kills_nobody_is_lowered_step_by_step_and_then_given_up(roo
     assert not (root / "armed").exists()
 
 
+def test_without_the_memory_controller_the_kernel_kills_nobody_and_nothing_is_held(root, master, web):
+    (root / f"sys/fs/cgroup/system.slice/{APP}.service/memory.max").unlink()
+    with pytest.raises(drill_fault.DrillError, match="leave oom out of drill_faults"):
+        drill(service(root), "oom", load(web), 1)
+    assert "hold" not in (root / "calls").read_text()
+
+
 def test_a_site_that_is_not_well_is_left_alone(root, master, web, monkeypatch):
     monkeypatch.setattr(drill_fault, "LEAD_SECONDS", 0.5)
     web.well = False
