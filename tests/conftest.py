@@ -1,4 +1,4 @@
-"""What all unit tests share: the repository on the path, and systemd's own judge of units."""
+"""What all tests of this directory share: the repository on the path, and systemd's own judge of units."""
 
 import shutil
 import signal
@@ -10,7 +10,7 @@ import ansible.module_utils
 import pytest
 
 # The repository is no installed package: tests import its plugins, and their own helpers, by their full names.
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
