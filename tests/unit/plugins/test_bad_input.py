@@ -76,9 +76,8 @@ def test_what_a_group_is_given_in_vain_in_the_inventory_is_refused(tmp_path):
         children={"web": web},
     )
     message = Inventory(inventory).message("one")
-    assert re.search(r"app_port +is set below vars: of web, .* below a host, or in group_vars/web.yml", message), (
-        message
-    )
+    of_web = r"app_port +is set below vars: of web, .* below a host, or in group_vars/web.yml"
+    assert re.search(of_web, message), message
     assert re.search(r"service_memory_max +is set below vars: of all, .* in group_vars/GROUP.yml", message), message
     # A host's own value counts; and the roles' defaults, which group_vars does not repeat, give way to a group.
     assert "app_module" not in message
@@ -110,7 +109,6 @@ def test_what_brings_nothing_needs_no_code_here_and_no_room_there(tmp_path, play
 
 
 def test_what_brings_code_needs_it_here(tmp_path):
-    inventory = Inventory(
-        write_inventory(tmp_path, {"one": {"app_source": "no/such/directory"}}), REPOSITORY / "playbooks"
-    )
-    assert "app_source" in inventory.checked_by(REPOSITORY / "playbooks/deploy.yml", "one")["msg"]
+    path = REPOSITORY / "playbooks/deploy.yml"
+    inventory = Inventory(write_inventory(tmp_path, {"one": {"app_source": "no/such/directory"}}), path.parent)
+    assert "app_source" in inventory.checked_by(path, "one")["msg"]

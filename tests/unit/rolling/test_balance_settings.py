@@ -1,4 +1,4 @@
-"""Bad settings of a balancer are refused, sound ones are not: the action plugin's own answer, without a run of Ansible."""
+"""Bad settings of a balancer are refused, sound ones are not: what the action plugin itself answers."""
 
 from __future__ import annotations
 
