@@ -21,6 +21,13 @@ ansible.module_utils.__path__.append(str(REPOSITORY / "plugins" / "module_utils"
 # What is tested here is interrupted, and must hear it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+from tests.polling import PATIENCE_SECONDS  # noqa: E402 - found by the path set above
+from tests.skips import install  # noqa: E402
+
+
+def pytest_configure(config):
+    install(config)
+
 
 @pytest.fixture(scope="session")
 def analyze():
@@ -30,7 +37,7 @@ def analyze():
 
     def run(root: Path, *words: str) -> subprocess.CompletedProcess:
         command = [program, *words, f"--root={root}"]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
 
     return run
 

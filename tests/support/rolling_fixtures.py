@@ -7,7 +7,7 @@ from pathlib import Path
 import ansible.module_utils
 import pytest
 
-ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[3] / "plugins" / "module_utils"))
+ansible.module_utils.__path__.append(str(Path(__file__).resolve().parents[2] / "plugins" / "module_utils"))
 
 from ansible.module_utils.haproxy_admin import Admin  # noqa: E402
 
