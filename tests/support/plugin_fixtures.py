@@ -13,6 +13,7 @@ import pytest
 from ansible.module_utils.adopt_wanted import Wanted
 
 from plugins.modules import app_release
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.plugins.adopt_machine import Machine
 from tests.unit.plugins.adopt_tree import APP, PORT, Tree
 
@@ -65,7 +66,7 @@ def web():
     yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}/health", codes=codes)
     server.shutdown()
     server.server_close()
-    thread.join(10)
+    thread.join(PATIENCE_SECONDS)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ def is_ours(command: Sequence[object]) -> bool:
     """Tell whether a command line starts a program of this project, or one that takes as long to start.
 
     Args:
-        command: the program and its arguments. A few lines of Python that a test has itself (``python -c``) are neither,
-            nor is a stand-in in a directory for temporary files.
+        command: the program and its arguments. A few lines of Python that a test has itself (``python -c``) are
+            neither, nor is a stand-in in a directory for temporary files.
     """
     words = [str(word) for word in command]
     while words and (words[0].endswith("env") or "=" in words[0]):

@@ -23,6 +23,7 @@ if str(REPOSITORY) not in sys.path:
     sys.path.insert(0, str(REPOSITORY))
 
 from sitectl.__main__ import main  # noqa: E402 - found by the line above
+from tests.polling import PATIENCE_SECONDS  # noqa: E402
 
 # What `systemctl show` prints for a service that has run for a long time.
 RUNNING = {
@@ -182,7 +183,7 @@ def wait_for() -> Callable[[Callable[[], bool]], None]:
     """Poll a condition for at most ten seconds."""
 
     def wait(condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 10
+        end = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             assert time.monotonic() < end, "waited 10 seconds in vain"
             time.sleep(0.02)

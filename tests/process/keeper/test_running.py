@@ -9,6 +9,7 @@ import stat
 
 import pytest
 
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.keeper.metrics import parse
 from tests.unit.keeper.site import Visitors, running
 
@@ -170,7 +171,7 @@ def test_an_app_that_exits_in_a_request_loses_that_request_and_no_worker(site):
 def test_a_visitor_s_mistake_is_the_visitor_s(site):
     mark = len(site.log())
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(PATIENCE_SECONDS)
         connection.connect(str(site.socket))
         connection.sendall(b"GET / HTTP/9.9\r\nHost: site\r\n\r\n")
         assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")

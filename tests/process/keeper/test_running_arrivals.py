@@ -9,6 +9,7 @@ import time
 import pytest
 
 from sitekeeper.arrivals import MOST_BYTES, has_come
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.keeper.site import ask
 
 APP = """
@@ -61,7 +62,7 @@ def visit(start):
         port = int(site.log().partition("Listening at: http://127.0.0.1:")[2].split()[0])
 
         def connect(sent=b""):
-            one = socket.create_connection(("127.0.0.1", port), timeout=20)
+            one = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
             opened.append(one)
             one.sendall(sent)
             return one

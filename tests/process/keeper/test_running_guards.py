@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.keeper.site import Visitors, ask, heard, running, systemd
 
 #: Twice the hang_seconds of these sites, and more.
@@ -97,7 +98,7 @@ def together():
         before = site.pids()
         upstream = slow_upstream(site)
         with socket.socket(socket.AF_UNIX) as stream:
-            stream.settimeout(10)
+            stream.settimeout(PATIENCE_SECONDS)
             stream.connect(str(site.socket))
             stream.sendall(b"GET /stream HTTP/1.1\r\nHost: site\r\n\r\n")
             asked = {name: pool.submit(site.ask, f"/{name}") for name in ("sleep", "upstream", "helper", "deadlock")}
@@ -174,7 +175,7 @@ def test_ready_is_said_only_after_the_app_has_answered(start, short_path):
 def test_an_app_that_cannot_be_loaded_is_never_ready(start, short_path):
     with systemd(short_path) as (environment, ear):
         site = start("raise RuntimeError('broken')", environment=environment)
-        assert site.process.wait(timeout=20) != 0
+        assert site.process.wait(timeout=PATIENCE_SECONDS) != 0
         assert heard(ear) == []
     assert "RuntimeError: broken" in site.log()
 
@@ -227,7 +228,7 @@ def test_a_stop_ends_a_pause_at_once(start):
     site.until(lambda: site.log().count("the next one waits 60 s") == 2)
     begin = time.monotonic()
     site.process.send_signal(signal.SIGTERM)
-    assert site.process.wait(timeout=20) == 0
+    assert site.process.wait(timeout=PATIENCE_SECONDS) == 0
     assert time.monotonic() - begin < 5
     assert not site.operations.exists()
     site.until(lambda: site.processes() == [])

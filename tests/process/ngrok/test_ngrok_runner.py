@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.ngrok.rendering import ROLE, TOKEN, render
 
 PROGRAM = ROLE / "files" / "run_agent.py"
@@ -53,21 +54,21 @@ def runner(tmp_path):
 @pytest.mark.parametrize("version", [2, 3])
 def test_refused_token_is_not_in_the_output(runner, version):
     process = runner(REFUSED, "--refused-delay", "0", version=version)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert TOKEN not in output
     assert output.count("[redacted]") == 2
     assert process.returncode == 1
 
 
 def test_refusal_says_what_to_do(runner):
-    output, _ = runner(REFUSED, "--refused-delay", "0").communicate(timeout=10)
+    output, _ = runner(REFUSED, "--refused-delay", "0").communicate(timeout=PATIENCE_SECONDS)
     assert "ERR_NGROK_107: the token is refused: set ngrok_authtoken" in output
 
 
 def test_refused_agent_is_followed_late_and_systemd_is_told(runner, tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(str(tmp_path / "notify"))
-        channel.settimeout(10)
+        channel.settimeout(PATIENCE_SECONDS)
         process = runner(REFUSED, "--refused-delay", "60", NOTIFY_SOCKET=str(tmp_path / "notify"))
         status = ""
         while "next try" not in status:
@@ -81,7 +82,7 @@ def test_refusal_of_a_running_agent_shows_in_the_status_until_it_is_over(runner,
     script = 'echo "err=ERR_NGROK_108"; echo "client session established"; exec sleep 60'
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.bind(str(tmp_path / "notify"))
-        channel.settimeout(10)
+        channel.settimeout(PATIENCE_SECONDS)
         process = runner(script, NOTIFY_SOCKET=str(tmp_path / "notify"))
         said = [channel.recv(4096).decode() for _ in range(2)]
     assert said[0].startswith("STATUS=ngrok refuses the agent with ERR_NGROK_108: too many agents")
@@ -94,13 +95,13 @@ def test_stop_during_the_wait_is_obeyed_at_once(runner):
     while "next try in 60 s" not in process.stdout.readline():
         assert process.poll() is None
     process.terminate()
-    assert process.wait(timeout=5) == 1
+    assert process.wait(timeout=PATIENCE_SECONDS) == 1
 
 
 def test_killed_agent_is_followed_at_once(runner):
     began = time.monotonic()
     process = runner("kill -9 $$", "--refused-delay", "60")
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 128 + signal.SIGKILL
     assert "was killed by signal 9; next try at once" in output
     assert time.monotonic() - began < 10
@@ -110,13 +111,13 @@ def test_stop_reaches_the_agent(runner):
     process = runner('trap "echo stopped; exit 0" TERM; echo up; while :; do sleep 0.1; done', "--refused-delay", "60")
     assert process.stdout.readline() == "up\n"
     process.terminate()
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert output == "stopped\n"
     assert process.returncode == 0
 
 
 def test_agent_gets_the_configuration_and_no_token_in_its_words(runner, tmp_path):
-    output, _ = runner('echo "$@"; env', "--refused-delay", "0").communicate(timeout=10)
+    output, _ = runner('echo "$@"; env', "--refused-delay", "0").communicate(timeout=PATIENCE_SECONDS)
     assert output.startswith(f"start --all --config {tmp_path}/ngrok.yml\n")
     assert TOKEN not in output
 

@@ -21,6 +21,7 @@ from ansible.module_utils.testing import patch_module_args
 from plugins.module_utils.code_tree import SQLITE_MAGIC
 from plugins.modules import app_release
 from plugins.modules.app_release import Releases
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.plugins.release_tree import ME
 
 pytestmark = pytest.mark.usefixtures("as_anybody")
@@ -65,7 +66,7 @@ def site(tmp_path, code, capsys):
         (notes / "kill_at").write_text(f"{call}\n")
         process = multiprocessing.get_context("fork").Process(target=run)
         process.start()
-        process.join(60)
+        process.join(PATIENCE_SECONDS)
         (notes / "kill_at").unlink()
         (notes / "calls").unlink()
         return process.exitcode

@@ -19,6 +19,7 @@ from plugins.module_utils.drill import Process, Seen
 from plugins.module_utils.load_generator import Ask, Load
 from plugins.modules import drill_fault
 from plugins.modules.drill_fault import DrillError, Service, Trial, drill, poll
+from tests.polling import PATIENCE_SECONDS
 
 APP = "testdrill"
 #: A master that keeps two children and says in a file who they are, as a control group does.
@@ -124,7 +125,7 @@ def master(root):
 
 
 def run(words):
-    done = subprocess.run(list(words), capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(list(words), capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -270,7 +271,9 @@ def test_the_script_for_memory_gives_every_process_the_score_it_had(root, kernel
     (host.group / "memory.max").write_text("5\n")
     for pid in later:
         (root / f"proc/{pid}").mkdir(parents=True)
-    subprocess.run(["/bin/sh", "-c", script.replace("/proc/$p", f"{root}/proc/$p")], check=True, timeout=10)
+    subprocess.run(
+        ["/bin/sh", "-c", script.replace("/proc/$p", f"{root}/proc/$p")], check=True, timeout=PATIENCE_SECONDS
+    )
     scores = {pid: (root / f"proc/{pid}/oom_score_adj").read_text().strip() for pid in later}
     assert scores == {master.pid: "0", workers[0]: "100", workers[1]: "100", 99: "100"}
     assert (host.group / "memory.max").read_text() == "1073741824\n"

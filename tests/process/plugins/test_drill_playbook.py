@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.polling import PATIENCE_SECONDS
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 PLAYBOOK = REPOSITORY / "playbooks" / "drill.yml"
 #: Answers as `drill_fault` does; what it is asked is written down. A fault of `BAD` is not recovered from.
@@ -66,7 +68,7 @@ def drill(tmp_path):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         return done.returncode, done.stdout + done.stderr
@@ -173,7 +175,7 @@ def test_an_unknown_fault_is_refused_before_any_host_is_reached(tmp_path):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     said = done.stdout + done.stderr

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from plugins.module_utils.site_check import load_specs, value_problems
+from tests.polling import PATIENCE_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SPECS = load_specs([REPOSITORY / "roles"])
@@ -43,7 +44,7 @@ def play(tmp_path):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         asked = calls.read_text().splitlines() if calls.exists() else []

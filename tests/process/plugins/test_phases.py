@@ -12,6 +12,7 @@ import pytest
 from molecule.command.idempotence import Idempotence
 
 from plugins.module_utils.run_report import at_once, counted, failure_lines, host_rows, restarts_in, table, tail
+from tests.polling import PATIENCE_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CANARY = "canary7c1fe0"
@@ -158,7 +159,7 @@ def run(directory: Path, playbook: str, *arguments: str) -> tuple[int, str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     return done.returncode, done.stdout + done.stderr

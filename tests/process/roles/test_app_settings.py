@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.rendering import ROLES, render
 from tests.unit.roles.environment_file import read_environment
 
@@ -111,11 +112,15 @@ def test_the_reader_agrees_with_systemd_s_own(tmp_path):
     path.parent.mkdir()
     path.write_text(render("app", "app.env.j2", wired=True, app_environment=given))
     environment = {"XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    shown = subprocess.run([GENERATOR], env=environment, capture_output=True, text=True, check=True, timeout=30).stdout
+    shown = subprocess.run(
+        [GENERATOR], env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    ).stdout
     # What it prints is for a shell.
     quoted = "".join(line for line in shown.splitlines(keepends=True) if line.partition("=")[0] in given)
     script = f'set -a\n{quoted}exec "{sys.executable}" -c "import json, os; print(json.dumps(dict(os.environ)))"\n'
-    done = subprocess.run(["/bin/bash", "-c", script], env={}, capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        ["/bin/bash", "-c", script], env={}, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    )
     seen = json.loads(done.stdout)
     assert {name: seen[name] for name in given} == read_environment(path.read_text())
 
@@ -144,14 +149,19 @@ def gunicorn(site, *words):
 
 def test_gunicorn_accepts_its_configuration(site):
     done = subprocess.run(
-        gunicorn(site, "--check-config"), cwd=site, capture_output=True, text=True, check=False, timeout=30
+        gunicorn(site, "--check-config"),
+        cwd=site,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_gunicorn_runs_as_configured(site):
     done = subprocess.run(
-        gunicorn(site, "--print-config"), cwd=site, capture_output=True, text=True, check=True, timeout=30
+        gunicorn(site, "--print-config"), cwd=site, capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
     )
     shown = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     shown = {name.strip(): value.strip() for name, value in shown.items()}
@@ -173,7 +183,9 @@ def test_gunicorn_runs_as_configured(site):
 
 def test_a_release_that_was_never_recorded_is_no_reason_not_to_start(site):
     (site / "release.json").unlink()
-    subprocess.run(gunicorn(site, "--check-config"), cwd=site, capture_output=True, check=True, timeout=30)
+    subprocess.run(
+        gunicorn(site, "--check-config"), cwd=site, capture_output=True, check=True, timeout=PATIENCE_SECONDS
+    )
 
 
 @pytest.fixture
@@ -187,17 +199,17 @@ def running(site):
     yield path
     process.terminate()
     try:
-        process.wait(timeout=10)
+        process.wait(timeout=PATIENCE_SECONDS)
     finally:
         process.kill()
 
 
 def ask(path, request):
     """Send a request as soon as somebody listens; return the answer."""
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-            connection.settimeout(10)
+            connection.settimeout(PATIENCE_SECONDS)
             try:
                 connection.connect(str(path))
             except OSError:
@@ -213,7 +225,7 @@ def ask(path, request):
 
 def lines_of(path):
     """Return the lines of a log as soon as the first is complete."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not (path.exists() and path.read_text().endswith("\n")):
         assert time.monotonic() < deadline, f"nothing was written to {path}"
         time.sleep(0.05)

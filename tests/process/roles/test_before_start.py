@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.rendering import ROLES
 
 PROGRAM = ROLES / "service/files/before-start.sh"
@@ -56,7 +57,7 @@ class Host:
             capture_output=True,
             text=True,
             check=False,
-            timeout=20,
+            timeout=PATIENCE_SECONDS,
         )
         assert done.returncode == code, done.stderr
         self.said = done.stdout
@@ -180,9 +181,9 @@ def test_an_app_that_is_held_back_starts_when_the_lock_is_free(host):
                 start.result(timeout=1)
             assert not host.record.exists()
             fcntl.flock(hold, fcntl.LOCK_UN)
-            start.result(timeout=20)
+            start.result(timeout=PATIENCE_SECONDS)
     assert host.record.exists()
 
 
 def test_shellcheck_finds_nothing():
-    subprocess.run(["shellcheck", PROGRAM], check=True, timeout=30)
+    subprocess.run(["shellcheck", PROGRAM], check=True, timeout=PATIENCE_SECONDS)

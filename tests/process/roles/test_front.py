@@ -9,6 +9,7 @@ import pytest
 
 from plugins.module_utils.site_check import load_specs, problems_of
 from plugins.module_utils.site_problem import Settings
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.rendering import (
     REPOSITORY,
     ROLES,
@@ -72,7 +73,7 @@ def check(tmp_path):
         for name in ("front_address", "front_port", "__front_program"):
             words = words.replace(f"{{{{ {name} }}}}", str(value_of("front", name, wired=True)))
         words = [word.replace("%s", str(path)).replace(PROGRAMS[1], haproxy()) for word in shlex.split(words)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
         said = done.stdout + done.stderr
         return "" if done.returncode == 0 and "WARNING" not in said else said or f"exit code {done.returncode}"
 

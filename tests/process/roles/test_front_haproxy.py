@@ -10,7 +10,8 @@ from concurrent.futures import TimeoutError as StillWaiting
 
 import pytest
 
-from tests.unit.roles.front_site import PATIENCE, App, Site, eventually
+from tests.polling import PATIENCE_SECONDS
+from tests.unit.roles.front_site import App, Site, eventually
 
 SAFE = ["GET", "HEAD", "OPTIONS"]
 UNSAFE = ["POST", "PUT", "PATCH", "DELETE", "PURGE"]
@@ -107,7 +108,7 @@ def test_visitors_wait_while_the_app_starts(site, app):
     asked = [site.begin("GET", "/"), site.begin("POST", "/", body=b"1")]
     assert all(waits(one) for one in asked)
     app.start()
-    assert [one.result(PATIENCE).status for one in asked] == [200, 200]
+    assert [one.result(PATIENCE_SECONDS).status for one in asked] == [200, 200]
 
 
 def test_the_app_gets_no_more_at_once_than_it_can_work_on_and_nobody_is_turned_away(site, app):
@@ -118,7 +119,7 @@ def test_the_app_gets_no_more_at_once_than_it_can_work_on_and_nobody_is_turned_a
     assert waits(asked[-1], 0.3)
     assert app.at_work == 4
     app.go_on.set()
-    assert {one.result(PATIENCE).status for one in asked} == {200}
+    assert {one.result(PATIENCE_SECONDS).status for one in asked} == {200}
     assert (len(app.seen), app.most_at_work) == (30, 4)
 
 
@@ -130,7 +131,7 @@ def test_a_wait_for_a_turn_has_an_end(site, app):
     answer = site.ask("GET", "/second")
     assert (answer.status, answer.headers["retry-after"]) == (503, "5")
     app.go_on.set()
-    assert first.result(PATIENCE).status == 200
+    assert first.result(PATIENCE_SECONDS).status == 200
     assert app.seen == [("GET", "/held")]
 
 
@@ -145,7 +146,7 @@ def test_a_visitor_who_left_while_he_waited_is_not_served(site, app):
     third = site.begin("GET", "/third")
     assert waits(third, 0.2)
     app.go_on.set()
-    assert (first.result(PATIENCE).status, third.result(PATIENCE).status) == (200, 200)
+    assert (first.result(PATIENCE_SECONDS).status, third.result(PATIENCE_SECONDS).status) == (200, 200)
     assert [path for _, path in app.seen] == ["/held", "/third"]
 
 
@@ -155,13 +156,13 @@ def test_a_slow_answer_is_waited_for_longer_than_a_slow_visitor(site, app):
     asked = site.begin("GET", "/held")
     assert waits(asked, 1.5)
     app.go_on.set()
-    assert asked.result(PATIENCE).status == 200
+    assert asked.result(PATIENCE_SECONDS).status == 200
 
 
 def test_a_visitor_who_never_ends_his_headers_does_not_reach_the_app(site, app):
     app.start()
     site.start(front_request_timeout_seconds=1)
-    with socket.create_connection(site.port.getsockname(), timeout=PATIENCE) as slow:
+    with socket.create_connection(site.port.getsockname(), timeout=PATIENCE_SECONDS) as slow:
         slow.sendall(b"GET / HTTP/1.1\r\nHost: site\r\n")
         assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
     assert app.seen == []
@@ -170,7 +171,7 @@ def test_a_visitor_who_never_ends_his_headers_does_not_reach_the_app(site, app):
 def test_large_bodies_pass_through_without_being_collected(up, app):
     size = 2_000_000
     head = f"POST /upload HTTP/1.1\r\nHost: site\r\nContent-Length: {size}\r\n\r\n"
-    with socket.create_connection(up.port.getsockname(), timeout=PATIENCE) as visitor:
+    with socket.create_connection(up.port.getsockname(), timeout=PATIENCE_SECONDS) as visitor:
         visitor.sendall(head.encode() + b"x" * (size // 2))
         eventually(lambda: app.first_bytes, "the app has the beginning before the end is sent")
         visitor.sendall(b"x" * (size // 2))
@@ -178,7 +179,7 @@ def test_large_bodies_pass_through_without_being_collected(up, app):
 
 
 def test_an_answer_arrives_while_it_is_made(up, app):
-    connection = http.client.HTTPConnection(*up.port.getsockname(), timeout=PATIENCE)
+    connection = http.client.HTTPConnection(*up.port.getsockname(), timeout=PATIENCE_SECONDS)
     connection.request("GET", "/stream")
     answer = connection.getresponse()
     assert len(answer.read(10)) == 10
@@ -199,9 +200,9 @@ def test_a_restart_of_haproxy_finishes_what_is_in_flight_and_refuses_nobody(up, 
     during = up.begin("POST", "/during", body=b"1")
     assert waits(during)
     app.go_on.set()
-    assert (before.result(PATIENCE).status, up.ended()) == (200, 0)
+    assert (before.result(PATIENCE_SECONDS).status, up.ended()) == (200, 0)
     up.start()
-    assert during.result(PATIENCE).status == 200
+    assert during.result(PATIENCE_SECONDS).status == 200
     assert app.seen.count(("POST", "/during")) == 1
 
 
@@ -213,7 +214,7 @@ def test_a_request_that_never_ends_does_not_keep_haproxy_from_its_restart(site, 
     site.signal(signal.SIGUSR1)
     assert site.ended() == 0
     with pytest.raises((ConnectionError, http.client.HTTPException)):
-        endless.result(PATIENCE)
+        endless.result(PATIENCE_SECONDS)
 
 
 def test_visitors_wait_for_the_next_haproxy_when_one_is_killed(up):
@@ -223,7 +224,7 @@ def test_visitors_wait_for_the_next_haproxy_when_one_is_killed(up):
     asked = up.begin("GET", "/")
     assert waits(asked, 0.2)
     up.start()
-    assert asked.result(PATIENCE).status == 200
+    assert asked.result(PATIENCE_SECONDS).status == 200
 
 
 # Whom it believes
@@ -262,7 +263,7 @@ def test_a_request_id_passes_both_ways(up):
 
 
 def test_a_kept_connection_of_a_visitor_is_a_new_one_to_the_app_each_time(up):
-    connection = http.client.HTTPConnection(*up.port.getsockname(), timeout=PATIENCE)
+    connection = http.client.HTTPConnection(*up.port.getsockname(), timeout=PATIENCE_SECONDS)
     for _ in range(2):
         connection.request("GET", "/")
         answer = connection.getresponse()

@@ -11,6 +11,7 @@ from ansible.module_utils.testing import patch_module_args
 
 from plugins.modules import balancer_config
 from plugins.modules.balancer_config import running
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.rendering import ROLES, render, role_file, value_of
 from tests.unit.roles.front_site import eventually, haproxy
 
@@ -101,7 +102,7 @@ def test_a_changed_configuration_is_a_reload_and_costs_no_visitor_anything(site,
     visitor.start()
     said = take("sitekeeper two")
     end.set()
-    visitor.join(20)
+    visitor.join(PATIENCE_SECONDS)
     assert said["changed"], said
     assert said["restarts"] == [{"unit": "haproxy.service", "action": "reload", "why": "its configuration changed"}]
     assert running(admin) == "sitekeeper two"

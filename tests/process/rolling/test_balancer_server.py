@@ -9,6 +9,7 @@ from ansible.module_utils.haproxy_admin import AbsentError, Admin, RefusedError,
 
 from plugins.modules.balancer_config import down, running
 from plugins.modules.balancer_server import Task, drain, fill, why_not_drained
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.roles.front_site import eventually
 from tools.load import Ask, Load
 
@@ -44,8 +45,8 @@ def test_draining_waits_for_the_last_visitor_to_be_served(site, admin):
     eventually(lambda: admin.servers("currents")["web1"].drained, "drained")
     assert not drained, "somebody is still there"
     site.apps["web1"].go_on.set()
-    draining.join(20)
-    visitor.join(20)
+    draining.join(PATIENCE_SECONDS)
+    visitor.join(PATIENCE_SECONDS)
     assert served == [(200, "web1")]
     assert "nobody left" in drained[0].text
 
@@ -60,7 +61,7 @@ def test_who_does_not_leave_is_waited_for_until_the_deadline_and_told(site, admi
     assert (done.changed, done.failed) == (True, False)
     assert "1 requests still at it" in done.text
     site.apps["web1"].go_on.set()
-    visitor.join(20)
+    visitor.join(PATIENCE_SECONDS)
 
 
 def test_the_last_host_that_serves_is_not_drained(site, admin):

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.polling import PATIENCE_SECONDS
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 #: In place of every action: writes down who it was, and answers as the test wants.
 NOTE = """
@@ -102,7 +104,7 @@ def play(tmp_path):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         lines = [json.loads(line)["words"] for line in noted.read_text().splitlines()]

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from plugins.module_utils.run_report import table as phase_table
+from tests.polling import PATIENCE_SECONDS
 from tools import bench_deploy, bench_ways
 from tools.bench_deploy import PROMISES, STREAK, answered, failures, medians, page, phases_of
 from tools.bench_part import BenchError
@@ -287,7 +288,7 @@ def test_a_streak_counts_visitors_of_both_kinds_and_the_releases_that_they_see(d
         def deploy(way):
             server.deployed += 1
             with Load(f"{site.url}/health", rate=50, seconds=0.2) as load:
-                load.wait(5)
+                load.wait(PATIENCE_SECONDS)
             return Run(7.0, 0.0, "")
 
         @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import PATIENCE_SECONDS
 from tools.load import OUTCOMES, Ask, Ledger, Load, Row, main
 
 PROGRAM = Path(__file__).resolve().parents[3] / "tools" / "load.py"
@@ -96,7 +97,7 @@ def raw():
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
     for thread in threads:
-        thread.join(5)
+        thread.join(PATIENCE_SECONDS)
 
 
 def address(server):
@@ -106,7 +107,7 @@ def address(server):
 def ledger_of(ask, count=3, rate=50.0):
     """All of a load of so many requests."""
     with Load(ask, rate=rate, seconds=count / rate) as load:
-        assert load.wait(30)
+        assert load.wait(PATIENCE_SECONDS)
     return load.stop()
 
 
@@ -248,7 +249,7 @@ def test_a_post_sends_its_body_and_headers(server):
 def test_a_server_that_stalls_does_not_lower_the_number_of_requests(server):
     server.stalled_until = time.monotonic() + 1.0
     with Load(address(server), rate=20, seconds=1.5) as load:
-        assert load.wait(10)
+        assert load.wait(PATIENCE_SECONDS)
     rows = load.stop().rows
     assert [row.due for row in rows] == [seq / 20 for seq in range(30)]
     assert max(row.started - row.due for row in rows) < 0.5, "none was held back"
@@ -274,7 +275,7 @@ def test_an_exception_in_the_context_passes_and_ends_the_load(server):
 
 def test_what_has_ended_can_be_read_while_it_runs(server):
     with Load(address(server), rate=50, seconds=30) as load:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while len(load.so_far().rows) < 3 and time.monotonic() < deadline:
             load.wait(0.02)
         assert len(load.so_far().rows) >= 3
@@ -365,7 +366,7 @@ def test_the_command_works_alone_as_one_file_anywhere(server, tmp_path):
     copy.write_bytes(PROGRAM.read_bytes())
     words = [sys.executable, "-I", copy, address(server), "--rate", "20", "--seconds", "0.5", "--keep-alive", "--json"]
     words += ["--ledger", tmp_path / "ledger"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["outcomes"] == {"ok": 10}
     lines = [json.loads(line) for line in (tmp_path / "ledger").read_text().splitlines()]
@@ -378,7 +379,7 @@ def test_the_command_tells_of_its_progress_and_can_be_interrupted(server, tmp_pa
         try:
             assert "requests: " in process.stderr.readline()
             process.send_signal(2)
-            said, _ = process.communicate(timeout=20)
+            said, _ = process.communicate(timeout=PATIENCE_SECONDS)
         finally:
             process.kill()
     assert process.returncode == 0

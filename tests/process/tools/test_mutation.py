@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.polling import PATIENCE_SECONDS
 from tools import mutation
 from tools.mutation import main, page, snapshot
 from tools.mutation_list import LIST, PLAN, ListError, Mutation, check, load, without_effect
@@ -94,7 +95,7 @@ def run(top, *words):
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=PATIENCE_SECONDS,
     )
     return done.returncode, done.stdout + done.stderr
 
@@ -254,7 +255,7 @@ def test_an_interrupt_ends_the_tests_and_leaves_no_result(repository):
     (top / "tests/test_app.py").write_text(TESTS.replace('"pid"', repr(str(top / "pid"))))
     with (top / "said").open("w") as said:
         process = subprocess.Popen([*PROGRAM, "--root", str(top)], cwd=REPOSITORY, stdout=said, stderr=said)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     # The control writes it first; the mutant hangs with another number in it.
     control = None
     while not (control and (top / "pid").read_text() != control):
@@ -263,7 +264,7 @@ def test_an_interrupt_ends_the_tests_and_leaves_no_result(repository):
             control = control or (top / "pid").read_text() or None
         time.sleep(0.02)
     process.send_signal(2)
-    assert process.wait(60) == 130
+    assert process.wait(PATIENCE_SECONDS) == 130
     assert "interrupted; no result was written" in (top / "said").read_text()
     assert not (top / "docs").exists()
     with pytest.raises(ProcessLookupError):
