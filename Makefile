@@ -17,8 +17,8 @@ demo-ssh: setup ## Run a command on the demo machine: make demo-ssh CMD="sudo si
 demo-down: setup ## Remove the demo's machines
 	@$(VENV)/python tools/demo.py down
 
-test: lab-ready ## Everything: lint and unit tests side by side, then Molecule; a summary at the end
-	@$(MAKE) --no-print-directory --jobs=2 lint unit
+test: lab-ready ## Everything: lint, unit and process tests, two at a time, then Molecule; a summary at the end
+	@$(MAKE) --no-print-directory --jobs=2 lint unit process
 	@$(MAKE) --no-print-directory molecule
 
 lint: lab-ready ## Style and types
@@ -29,8 +29,11 @@ lint: lab-ready ## Style and types
 	ANSIBLE_INVENTORY=inventory/hosts.example.yml ANSIBLE_STDOUT_CALLBACK=default $(VENV)/ansible-lint --offline
 	shellcheck tools/*.sh tools/ways/*.sh lab/*.sh roles/*/files/*.sh .ci/run
 
-unit: lab-ready ## Tests that need no machine
-	$(VENV)/pytest -n auto --dist worksteal tests/unit examples/currents/tests tests/edge
+unit: lab-ready ## Tests that start no program of ours: seconds
+	$(VENV)/pytest -n auto --dist worksteal tests/unit
+
+process: lab-ready ## Tests with real Gunicorn, HAProxy, uv, git and ansible-playbook on this computer
+	$(VENV)/pytest -n auto --dist worksteal tests/process examples/currents/tests tests/edge
 
 molecule: lab-ready ## Real machines: every scenario
 	$(VENV)/python tools/scenarios.py
@@ -54,5 +57,5 @@ clean: demo-down ## Remove what these targets made
 lab-ready: setup
 	@tools/setup.sh lab
 
-.PHONY: help setup demo demo-ssh demo-down test lint unit molecule mutation interrupt bench lock clean lab-ready
+.PHONY: help setup demo demo-ssh demo-down test lint unit process molecule mutation interrupt bench lock clean lab-ready
 .DEFAULT_GOAL := help
