@@ -22,6 +22,8 @@ from lab.machine import Machine
 from lab.paths import Home
 
 IMAGE = os.environ.get("LAB_TEST_IMAGE", "debian12")
+# An image may have to be built first.
+pytestmark = pytest.mark.timeout(5400)
 
 
 class Lab:
