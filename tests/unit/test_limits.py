@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ast
-import tomllib
 from pathlib import Path
 
+import tomllib
 import yaml
 
 from tests.polling import PATIENCE_SECONDS
