@@ -28,8 +28,11 @@ lint: lab-ready ## Style and types
 	ANSIBLE_INVENTORY=inventory/hosts.example.yml ANSIBLE_STDOUT_CALLBACK=default $(VENV)/ansible-lint --offline
 	shellcheck tools/*.sh tools/ways/*.sh lab/*.sh roles/*/files/*.sh .ci/run
 
-unit: lab-ready ## Tests that need no machine
-	$(VENV)/pytest -n auto --dist worksteal tests/unit examples/currents/tests tests/edge
+unit: lab-ready ## Tests that start no program of ours: seconds
+	$(VENV)/pytest -n auto --dist worksteal tests/unit
+
+process: lab-ready ## Tests with real Gunicorn, HAProxy, uv, git and ansible-playbook on this computer
+	$(VENV)/pytest -n auto --dist worksteal tests/process examples/currents/tests tests/edge
 
 molecule: lab-ready ## Real machines: every scenario
 	@$(VENV)/python -m tools.scenarios molecule
@@ -53,5 +56,5 @@ clean: demo-down ## Remove what these targets made
 lab-ready: setup
 	@tools/setup.sh lab
 
-.PHONY: help setup demo demo-ssh demo-down test lint unit molecule mutation interrupt bench lock clean lab-ready
+.PHONY: help setup demo demo-ssh demo-down test lint unit process molecule mutation interrupt bench lock clean lab-ready
 .DEFAULT_GOAL := help

@@ -1,4 +1,4 @@
-"""How long to wait between two questions of a poll."""
+"""How long tests wait: between two probes of a poll, and for a process at most."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import time
 
 LEAST_SECONDS = 0.1
 MOST_SECONDS = 2.0
+#: How long a process or a condition may take before a test gives up. No promise of the product: only what hangs takes
+#: so long, also on a busy computer. Shorter than the time limit of a test, so that the test's own message is shown.
+PATIENCE_SECONDS = 120.0
 
 
 def pause_after(asked: float) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# As Ansible ships it to the host; see tests/unit/conftest.py.
+# As Ansible ships it to the host; see tests/conftest.py.
 from ansible.module_utils.adopt_cron import App, Line, lines_about, script_text, tables
 from ansible.module_utils.adopt_host import (
     CONTAINERS,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.polling import pause_after
+from tests.polling import PATIENCE_SECONDS, pause_after
 
 ROOT = Path(__file__).resolve().parents[2]
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class Control:
         self.port = port
 
     def _call(self, method: str, path: str, body: dict[str, str] | None = None) -> dict[str, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         try:
             connection.request(method, path, json.dumps(body or {}))
             answer = connection.getresponse()
@@ -83,7 +83,7 @@ class RunningEdge:
 
     def get(self, host: str, path: str = "/") -> tuple[int, str, str]:
         """Visit `host` through the edge; return the status, ngrok's error code (or "") and the body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports["public"], timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports["public"], timeout=PATIENCE_SECONDS)
         try:
             connection.request("GET", path, headers={"Host": host, "Connection": "close"})
             answer = connection.getresponse()
@@ -110,4 +110,4 @@ def run_edge(directory: Path, token: str, domain: str, *options: str) -> Iterato
         yield RunningEdge(directory)
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=PATIENCE_SECONDS)

@@ -18,10 +18,10 @@ import pytest
 
 from tests.edge import agent as agents
 from tests.edge.client import RunningEdge, run_edge, until
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.ngrok.rendering import DOMAIN, ROLE, TOKEN, render
 
 BODY = bytes(range(256)) * 4096  # 1 MiB: more than the windows of the multiplexer
-ONLINE_SECONDS = 15
 
 
 class App(http.server.BaseHTTPRequestHandler):
@@ -100,7 +100,7 @@ class Agent:
     def says(self, text: str) -> bool:
         return text in self.log.read_text()
 
-    def ended(self, seconds: float = 15) -> int:
+    def ended(self, seconds: float = PATIENCE_SECONDS) -> int:
         return self.process.wait(timeout=seconds)
 
 
@@ -137,7 +137,7 @@ def start(tmp_path, program, edge):
     yield run
     for process in started:
         process.terminate()
-        process.wait(timeout=15)
+        process.wait(timeout=PATIENCE_SECONDS)
 
 
 def online(edge: RunningEdge) -> bool:
@@ -146,16 +146,16 @@ def online(edge: RunningEdge) -> bool:
 
 def test_request_goes_through_the_tunnel_to_the_app(edge, start, serve):
     agent = start(app_port=serve().server_port)
-    until("the endpoint is online", ONLINE_SECONDS, lambda: online(edge))
+    until("the endpoint is online", PATIENCE_SECONDS, lambda: online(edge))
     assert edge.get(DOMAIN) == (200, "", "hello https")
     assert agent.tunnels() == [f"https://{DOMAIN}"]
 
 
 def test_big_answers_and_uploads_arrive_whole(edge, start, serve):
     start(app_port=serve().server_port)
-    until("the endpoint is online", ONLINE_SECONDS, lambda: online(edge))
+    until("the endpoint is online", PATIENCE_SECONDS, lambda: online(edge))
     for method, path, sent in (("GET", "/big", None), ("POST", "/echo", BODY)):
-        connection = http.client.HTTPConnection("127.0.0.1", edge.ports["public"], timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", edge.ports["public"], timeout=PATIENCE_SECONDS)
         connection.request(method, path, body=sent, headers={"Host": DOMAIN})
         answer = connection.getresponse()
         body = answer.read()
@@ -170,14 +170,14 @@ def test_visitor_without_an_agent_gets_3200(edge):
 
 def test_visitor_of_another_domain_gets_3200(edge, start, serve):
     start(app_port=serve().server_port)
-    until("the endpoint is online", ONLINE_SECONDS, lambda: online(edge))
+    until("the endpoint is online", PATIENCE_SECONDS, lambda: online(edge))
     assert edge.get("other.example.com")[1] == "ERR_NGROK_3200"
 
 
 def test_app_that_is_down_gives_8012_and_the_tunnel_heals_with_it(edge, start, serve):
     server = serve()
     agent = start(app_port=server.server_port)
-    until("the endpoint is online", ONLINE_SECONDS, lambda: online(edge))
+    until("the endpoint is online", PATIENCE_SECONDS, lambda: online(edge))
     server.shutdown()
     server.server_close()
     status, error, body = edge.get(DOMAIN)
@@ -190,13 +190,13 @@ def test_app_that_is_down_gives_8012_and_the_tunnel_heals_with_it(edge, start, s
 
 def test_app_that_answers_nothing_gives_3004(edge, start, serve):
     start(app_port=serve(Silent).server_port)
-    until("the endpoint is online", ONLINE_SECONDS, lambda: online(edge))
+    until("the endpoint is online", PATIENCE_SECONDS, lambda: online(edge))
     assert edge.get(DOMAIN)[:2] == (502, "ERR_NGROK_3004")
 
 
 def test_agent_reconnects_after_the_edge_dropped_it(edge, start, serve):
     agent = start(app_port=serve().server_port)
-    until("the endpoint is online", ONLINE_SECONDS, lambda: online(edge))
+    until("the endpoint is online", PATIENCE_SECONDS, lambda: online(edge))
     edge.control.drop()
     until("the agent came back", 30, lambda: edge.control.state()["auths"] == ["ok", "ok"] and online(edge))
     assert edge.get(DOMAIN)[0] == 200
@@ -206,7 +206,7 @@ def test_agent_reconnects_after_the_edge_dropped_it(edge, start, serve):
 def test_agent_that_starts_before_the_edge_connects_once_it_is_there(edge, start, serve):
     edge.control.offline()
     agent = start(app_port=serve().server_port)
-    until("the agent has tried", ONLINE_SECONDS, lambda: agent.says("connection refused"))
+    until("the agent has tried", PATIENCE_SECONDS, lambda: agent.says("connection refused"))
     assert agent.tunnels() == []
     edge.control.online()
     until("the endpoint is online", 60, lambda: online(edge))
@@ -248,7 +248,7 @@ def test_refused_agent_ends_and_says_why(edge, start, refused, advice):
 
 def test_second_agent_for_the_same_address_is_refused_and_the_first_stays(edge, start, serve):
     first = start(app_port=serve().server_port)
-    until("the endpoint is online", ONLINE_SECONDS, lambda: online(edge))
+    until("the endpoint is online", PATIENCE_SECONDS, lambda: online(edge))
     second = start("two")
     assert second.ended() == 1
     assert second.says("ERR_NGROK_334")
@@ -264,18 +264,18 @@ def test_domain_of_somebody_else_is_refused(edge, start):
 
 def test_killed_agent_is_followed_at_once_and_its_address_is_free(edge, start, serve):
     agent = start(app_port=serve().server_port)
-    until("the endpoint is online", ONLINE_SECONDS, lambda: online(edge))
+    until("the endpoint is online", PATIENCE_SECONDS, lambda: online(edge))
     children = Path(f"/proc/{agent.process.pid}/task/{agent.process.pid}/children").read_text().split()
     assert len(children) == 1
     os.kill(int(children[0]), 9)
     assert agent.ended(5) == 128 + 9
     until("the endpoint is gone", 5, lambda: edge.control.state()["online"] == [])
     start("two", app_port=serve().server_port)
-    until("the endpoint is online again", ONLINE_SECONDS, lambda: online(edge))
+    until("the endpoint is online again", PATIENCE_SECONDS, lambda: online(edge))
 
 
 def test_agent_does_not_trust_an_edge_of_another_authority(edge, start, tmp_path):
     with run_edge(tmp_path / "other", TOKEN, DOMAIN) as other:
         agent = start(ngrok_connect_cas=str(other.ca_file))
-        until("the agent has refused", ONLINE_SECONDS, lambda: agent.says("certificate"))
+        until("the agent has refused", PATIENCE_SECONDS, lambda: agent.says("certificate"))
         assert edge.control.state()["auths"] == []

@@ -19,6 +19,8 @@ from lab.paths import Home
 
 Place = dict[str, Any]
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
+# An image may have to be built first.
+pytestmark = pytest.mark.timeout(5400)
 
 
 def of_kind(kind: str) -> pytest.MarkDecorator:

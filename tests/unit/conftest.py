@@ -1,47 +1,31 @@
-"""What all unit tests share: the repository on the path, and systemd's own judge of units."""
+"""Unit tests take seconds: none starts a program of ours. Those that do are in tests/process."""
 
-import shutil
-import signal
-import subprocess
+import os
 import sys
-from pathlib import Path
 
-import ansible.module_utils
 import pytest
 
-# The repository is no installed package: tests import its plugins, and their own helpers, by their full names.
-REPOSITORY = Path(__file__).resolve().parents[2]
-if str(REPOSITORY) not in sys.path:
-    sys.path.insert(0, str(REPOSITORY))
+from tests.support.programs import is_ours
 
-# Modules import what they share as Ansible ships it to the host: from ansible.module_utils.
-ansible.module_utils.__path__.append(str(REPOSITORY / "plugins" / "module_utils"))
-
-# A shell without job control starts what it puts into the background deaf to interrupts, and so are its children.
-# What is tested here is interrupted, and must hear it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
+at_work: list[str] = []
 
 
-@pytest.fixture(scope="session")
-def analyze():
-    """Run systemd-analyze on a root directory with units; output and exit code are in the result."""
-    program = shutil.which("systemd-analyze")
-    assert program, "systemd-analyze is missing: run tools/setup.sh lab"
-
-    def run(root: Path, *words: str) -> subprocess.CompletedProcess:
-        command = [program, *words, f"--root={root}"]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-
-    return run
+def refuse(event, arguments):
+    if event == "subprocess.Popen" and at_work:
+        words = arguments[1]
+        command = words.split() if isinstance(words, str) else list(map(os.fsdecode, words))
+        if is_ours(command):
+            raise AssertionError(f"{at_work[-1]} starts {command[0]}: its place is tests/process")
 
 
-@pytest.fixture(scope="session")
-def verify(analyze):
-    """Return what systemd finds wrong with units in a root directory; nothing when all is well."""
+# There is no way to take an audit hook out again: it looks whether one of these tests is at work.
+sys.addaudithook(refuse)
 
-    def run(root: Path, *units: str) -> str:
-        result = analyze(root, "verify", "--recursive-errors=yes", "--man=no", *units)
-        said = result.stdout + result.stderr
-        return said or (f"exit code {result.returncode}" if result.returncode else "")
 
-    return run
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    at_work.append(item.nodeid)
+    try:
+        return (yield)
+    finally:
+        at_work.pop()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import PATIENCE_SECONDS
+
 APP_DIRECTORY = Path(__file__).resolve().parents[1]
 
 
@@ -72,7 +74,7 @@ def test_eight_processes_that_start_at_once_on_nothing_all_serve(database):
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    results = [process.communicate(timeout=60) for process in processes]
+    results = [process.communicate(timeout=PATIENCE_SECONDS) for process in processes]
     assert results == [("201 240\n", "")] * 8
     with sqlite3.connect(database) as outside:
         assert outside.execute("SELECT count(*) FROM markets").fetchone()[0] == 240

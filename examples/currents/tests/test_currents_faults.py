@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.polling import PATIENCE_SECONDS
+
 APP_DIRECTORY = Path(__file__).resolve().parents[1]
 SLUG = "will-solar-double-its-output"
 FAULTS = [
@@ -56,7 +58,7 @@ def test_leaked_threads_are_seen_by_health(faulty_client):
 def test_a_leak_in_the_background_goes_on_after_the_answer(faulty_client):
     before = faulty_client.get("/health").json["memory"]["rss_bytes"]
     faulty_client.post("/faults/leak-background?mb=20&seconds=1")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while faulty_client.get("/health").json["memory"]["rss_bytes"] - before < 18 * 2**20:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -65,7 +67,7 @@ def test_a_leak_in_the_background_goes_on_after_the_answer(faulty_client):
 def test_child_is_a_process_of_its_own_with_that_memory(faulty_client):
     child = faulty_client.post("/faults/child?mb=20").json["child"]
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while int(Path(f"/proc/{child}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") < 20 * 2**20:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -93,13 +95,13 @@ def test_a_hang_can_hold_the_database(faulty_client, database, monkeypatch):
     )
     holding.start()
     # It has the patience of every request; ours has none only from here on.
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_locked(database):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     monkeypatch.setattr(db, "BUSY_TIMEOUT_MS", 50)
     assert faulty_client.post(f"/api/markets/{SLUG}/vote").status_code == 503
-    holding.join(10)
+    holding.join(PATIENCE_SECONDS)
     assert faulty_client.post(f"/api/markets/{SLUG}/vote").status_code == 201
 
 
@@ -146,7 +148,7 @@ def test_crash_ends_the_process_as_asked(database, query, ending):
         cwd=APP_DIRECTORY,
         env={**os.environ, "CURRENTS_DATABASE": str(database), "CURRENTS_ALLOW_FAULTS": "yes"},
         capture_output=True,
-        timeout=30,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert ended.returncode == ending, ended.stderr

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.rendering import ROLES
 
 #: As short as they can be without a busy machine making liars of them.
@@ -94,7 +95,11 @@ class Connection(http.client.HTTPConnection):
 
 
 def ask(
-    address: Any, target: str, headers: dict[str, str] | None = None, method: str = "GET", seconds: float = 20
+    address: Any,
+    target: str,
+    headers: dict[str, str] | None = None,
+    method: str = "GET",
+    seconds: float = PATIENCE_SECONDS,
 ) -> Answer:
     """Send one request on a connection of its own; never raises for what the other side does."""
     start = time.monotonic()
@@ -111,7 +116,9 @@ def ask(
     return Answer(response.status, named, body, seconds=time.monotonic() - start)
 
 
-def wait_for(condition: Callable[[], Any], what: str | Callable[[], str] = "", seconds: float = 20) -> Any:
+def wait_for(
+    condition: Callable[[], Any], what: str | Callable[[], str] = "", seconds: float = PATIENCE_SECONDS
+) -> Any:
     """Poll a condition until it is true; return what it returned."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
@@ -177,7 +184,7 @@ class Site:
         self.until(lambda: self.ops("/livez").status and len(self.pids()) == self.settings["workers"])
         return self
 
-    def stop(self, seconds: float = 15) -> int:
+    def stop(self, seconds: float = PATIENCE_SECONDS) -> int:
         """End Gunicorn, if it has not ended; return its exit status. Nothing of it is left."""
         assert self.process
         try:
@@ -203,7 +210,7 @@ class Site:
         """Return what Gunicorn and the app wrote."""
         return self.output.read_text(errors="replace")
 
-    def until(self, condition: Callable[[], Any], seconds: float = 20) -> Any:
+    def until(self, condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
         """Poll a condition; show the log when it does not come."""
         return wait_for(condition, self.log, seconds)
 

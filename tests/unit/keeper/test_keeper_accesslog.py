@@ -15,6 +15,7 @@ from gunicorn.config import Config
 
 from sitekeeper.accesslog import PROBE_HEADER, JsonLogger, write
 from sitekeeper.board import Board, Cell
+from tests.polling import PATIENCE_SECONDS
 
 TOOK = datetime.timedelta(seconds=1, microseconds=234_567)
 SECRET = "of this master"
@@ -224,5 +225,5 @@ def test_a_line_waits_while_the_file_is_opened_anew(logger, path):
         handler.stream = handler._open()
     finally:
         handler.release()
-    writer.join(10)
+    writer.join(PATIENCE_SECONDS)
     assert len(lines(path)) == 1

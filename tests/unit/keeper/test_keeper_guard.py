@@ -19,6 +19,7 @@ from sitekeeper.board import Board, Cell, Leaving, now_ms
 from sitekeeper.guard import STUCK_STATUS, Guard
 from sitekeeper.settings import Settings
 from sitekeeper.worker import InFlight
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.keeper.site import settings, wait_for
 from tests.unit.rendering import options
 
@@ -274,7 +275,7 @@ def test_a_thread_at_work_moves_and_one_that_waits_for_a_lock_does_not(guard):
         over.set()
         lock.release()
         for thread in threads.values():
-            thread.join(10)
+            thread.join(PATIENCE_SECONDS)
     assert facts[threads["busy"].ident].still == 0
     assert facts[threads["waiting"].ident].still == 10
 
@@ -292,7 +293,7 @@ def test_the_next_request_of_a_thread_has_stood_still_for_no_time(guard):
         assert one.thread_facts(151.0)[thread.ident].still == 0
     finally:
         lock.release()
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
 
 
 def test_the_guard_the_loop_and_idle_threads_are_no_threads_of_the_app(guard):
@@ -306,7 +307,7 @@ def test_the_guard_the_loop_and_idle_threads_are_no_threads_of_the_app(guard):
         assert not {idle.ident, threading.get_ident()} & set(one.thread_facts(2.0))
     finally:
         over.set()
-        idle.join(10)
+        idle.join(PATIENCE_SECONDS)
 
 
 # The end of a worker with a stuck request

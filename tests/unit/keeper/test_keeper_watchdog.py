@@ -20,6 +20,7 @@ from sitekeeper.board import Cell, Leaving, now_ms
 from sitekeeper.master import Master
 from sitekeeper.settings import Settings
 from sitekeeper.watchdog import Watchdog, notify, probe
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.keeper.site import heard, settings, systemd, wait_for
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -58,7 +59,7 @@ def listening(family, address, answer=OK, drip=None):
     with contextlib.suppress(OSError):
         server.shutdown(socket.SHUT_RDWR)
     server.close()
-    thread.join(5)
+    thread.join(PATIENCE_SECONDS)
 
 
 TCP = (socket.AF_INET, ("127.0.0.1", 0))
@@ -206,7 +207,7 @@ def test_a_worker_that_does_not_come_up_in_time_is_ended(dog, capfd):
         row_of(dog, slow.pid, BORN=now_ms() - dog.master.settings.boot_timeout_seconds * 1000)
         row_of(dog, -1, BORN=now_ms() - 10**9)
         dog.look()
-        assert slow.wait(5) == -signal.SIGKILL
+        assert slow.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     assert not dog.alive
     assert f"worker {slow.pid} did not load the app in time" in capfd.readouterr().err
 
@@ -276,7 +277,7 @@ def test_the_largest_worker_goes_when_the_kernel_keeps_slowing_the_app_down(dog,
             throttled_group(tmp_path, 5 + step * number, anon)
             dog.relieve()
         if ended:
-            assert large.wait(5) == -signal.SIGKILL
+            assert large.wait(PATIENCE_SECONDS) == -signal.SIGKILL
             assert len(dog.pressure) == 0
         assert (large.poll() is not None, small.poll()) == (ended, None)
         assert [row[Cell.LEAVING] for row in rows] == [Leaving.MEMORY if ended else 0, 0]

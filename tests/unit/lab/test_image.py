@@ -14,6 +14,7 @@ import pytest
 from lab import commands, guestfiles, image, releases
 from lab.errors import HostError, LabError, UsageError
 from lab.paths import Home
+from tests.polling import PATIENCE_SECONDS
 
 SPEC = image.ImageSpec(
     release=releases.find_release("debian12"),
@@ -194,7 +195,7 @@ def test_images_of_two_releases_are_built_side_by_side(tmp_path: Path, monkeypat
     both = threading.Barrier(2)
 
     def build(home: Home, spec: image.ImageSpec, keyring: Path, draft: Path) -> None:
-        both.wait(20)
+        both.wait(PATIENCE_SECONDS)
         assert draft.is_dir(), "the other one took it for what a killed build left"
 
     monkeypatch.setattr(image, "require_programs", lambda _: None)

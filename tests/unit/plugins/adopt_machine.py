@@ -20,6 +20,8 @@ from ansible.module_utils.adopt_host import Host, Process
 from ansible.module_utils.adopt_switch import Adoption, Site
 from ansible.module_utils.adopt_wanted import Wanted
 
+from tests.polling import PATIENCE_SECONDS
+
 #: Votes for each request; says who it is.
 SERVER = """
 import http.server, os, sqlite3, sys
@@ -106,7 +108,7 @@ class Machine:
         self.unit.write_text("[Service]\n# ours, /usr/local/lib/sitekeeper/\n")
 
     @staticmethod
-    def wait(true: Callable[[], object], seconds: float = 20) -> None:
+    def wait(true: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
         """Ask until it is true; fail when it takes too long."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -14,6 +14,7 @@ import pytest
 
 from plugins.modules import app_release
 from plugins.modules.app_release import BuildError, install_steps
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.plugins.release_tree import ME, finished, releases_with
 
 pytestmark = pytest.mark.usefixtures("as_anybody")
@@ -89,5 +90,5 @@ def test_a_build_that_a_killed_run_has_left_behind_is_waited_for_and_taken(tmp_p
     built.mkdir(exist_ok=True)
     (built / "by-the-other").touch()
     os.close(other)
-    build.join(10)
+    build.join(PATIENCE_SECONDS)
     assert (built / "by-the-other").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from plugins.modules.app_release import release_id, to_prune
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.plugins.release_tree import finished, releases_with
 
 pytestmark = pytest.mark.usefixtures("as_anybody")
@@ -109,7 +110,7 @@ def test_current_is_replaced_in_one_step_and_is_there_all_the_time(tmp_path):
     for number in range(200):
         releases.point(releases.link, "ab"[number % 2])
     stop.set()
-    watcher.join(10)
+    watcher.join(PATIENCE_SECONDS)
     assert missing == []
     assert releases.current() == "b"
     assert releases.link.readlink() == Path("releases/b")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from plugins.module_utils.code_tree import SQLITE_MAGIC, copy_file, digest, tree
+from tests.polling import PATIENCE_SECONDS
 
 
 def test_the_host_digest_ignores_shared_paths_and_what_is_excluded(code):
@@ -66,12 +67,12 @@ def test_a_database_in_use_is_copied_whole(tmp_path):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        assert started.wait(10)
+        assert started.wait(PATIENCE_SECONDS)
         for number in range(5):
             copy_file(live, tmp_path / f"copy{number}.db")
     finally:
         stop.set()
-        writer.join(10)
+        writer.join(PATIENCE_SECONDS)
     for number in range(5):
         copy = tmp_path / f"copy{number}.db"
         with contextlib.closing(sqlite3.connect(copy)) as connection:

@@ -6,6 +6,7 @@ import socket
 import threading
 
 from plugins.module_utils.unit_health import healthy
+from tests.polling import PATIENCE_SECONDS
 
 
 def test_health_is_an_answer_of_200_and_else_the_reason(web, closed):
@@ -34,4 +35,4 @@ def test_something_on_the_port_that_speaks_no_http_is_not_healthy():
         thread = threading.Thread(target=speak)
         thread.start()
         assert healthy(f"http://127.0.0.1:{server.getsockname()[1]}/").startswith("no answer")
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)

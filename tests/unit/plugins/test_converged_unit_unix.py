@@ -10,6 +10,7 @@ import pytest
 
 from plugins.module_utils import unit_health
 from plugins.module_utils.unit_health import healthy
+from tests.polling import PATIENCE_SECONDS
 
 ASKED = "GET /health HTTP/1.1\r\n"
 
@@ -31,7 +32,7 @@ def speaking(path, answer):
         thread = threading.Thread(target=speak, args=(server,))
         thread.start()
         yield asked
-        thread.join(10)
+        thread.join(PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import sqlite3
 from dataclasses import replace
 
 import pytest
@@ -343,58 +342,3 @@ def test_a_deploy_spares_the_backup_of_the_live_release(settings, releases, buil
     build("second")
     deploy(settings, releases)
     assert spared == ["before-one"]
-
-
-def test_the_database_is_restored_only_when_asked_and_what_is_lost_is_said(settings, releases, build, systemd, running):
-    path = settings.data_dir / "app.db"
-    with sqlite3.connect(path) as live:
-        live.execute("CREATE TABLE votes (id INTEGER)")
-        live.execute("INSERT INTO votes VALUES (1)")
-    live.close()
-    build("second")
-    deploy(settings, releases)
-    with sqlite3.connect(path) as live:
-        live.executemany("INSERT INTO votes VALUES (?)", [(2,), (3,)])
-    live.close()
-    said = rollback(settings, releases, "", "me", restore=False, check=True)
-    assert "rows lost by that: 2 of app.db:votes" in said.text
-    assert "stays as it is" in said.text
-    original = releases.point
-
-    def watched(link, name):
-        original(link, name)
-        systemd.asked.append(f"held back: {is_locked(settings.start_hold)}, {name} is {link}")
-
-    releases.point = watched
-    rollback(settings, releases, "", "me", restore=True, check=False)
-    assert not is_locked(settings.start_hold)
-    live = sqlite3.connect(path)
-    assert live.execute("SELECT count(*) FROM votes").fetchone() == (1,)
-    live.close()
-    assert systemd.asked.index("systemctl stop currents.service") < systemd.asked.index(
-        "held back: True, one is current"
-    )
-    saved = [name for name in settings.backups.iterdir() if name.is_dir()]
-    assert len(saved) == 2, "the newer state was saved too"
-    assert database.found(settings) == [path]
-
-
-def test_a_refused_settings_change_keeps_the_backup_of_the_release_that_serves(
-    settings, releases, build, systemd, running
-):
-    saved = settings.data_dir / "app.db"
-    with sqlite3.connect(saved) as live:
-        live.execute("CREATE TABLE votes (id INTEGER)")
-    live.close()
-    build("second")
-    backup = deploy(settings, releases).facts["backup"]
-    settings.inputs[0].write_text("A=broken\n")
-    systemd.failing["restart currents-trial.service"] = "no"
-    for name in ("", "third", "fourth", "fifth", "sixth", "seventh", "eighth"):
-        if name:
-            build(name)
-        with pytest.raises(ReleaseError, match="second serves as before"):
-            deploy(settings, releases)
-    systemd.failing.clear()
-    assert releases.backup_before("second") == backup
-    assert rollback(settings, releases, "", "me", restore=True, check=False).facts["backup"] == backup

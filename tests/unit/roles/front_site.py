@@ -19,9 +19,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.rendering import render
-
-PATIENCE = 20
 
 
 def haproxy() -> str:
@@ -33,7 +32,7 @@ def haproxy() -> str:
 
 def eventually(condition: Any, what: str) -> None:
     """Wait until the condition holds."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, f"did not happen: {what}"
         time.sleep(0.01)
@@ -62,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return
             if word == "held":
-                assert self.server.go_on.wait(PATIENCE)
+                assert self.server.go_on.wait(PATIENCE_SECONDS)
             body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
             self.send_response(200)
             self.send_header("X-Request-Id", "id-of-the-app")
@@ -71,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
             if self.command != "HEAD":
                 self.wfile.write(body[:10])
                 if word == "stream":
-                    assert self.server.go_on.wait(PATIENCE)
+                    assert self.server.go_on.wait(PATIENCE_SECONDS)
                 if word == "breaks":
                     self.close_connection = True
                     return
@@ -129,7 +128,7 @@ class App(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
         self.go_on.set()
         if self.thread:
             self.shutdown()
-            self.thread.join(PATIENCE)
+            self.thread.join(PATIENCE_SECONDS)
         self.server_close()
 
     def working(self, method: str, path: str) -> Count:
@@ -213,11 +212,11 @@ class Site:
     def ended(self) -> int:
         """Wait for the end of haproxy; return its exit code."""
         assert self.haproxy
-        return self.haproxy.wait(PATIENCE)
+        return self.haproxy.wait(PATIENCE_SECONDS)
 
     def ask(self, method: str, path: str, body: bytes | None = None, headers: Any = ()) -> Answer:
         """Send a request as a visitor does, and wait for the answer."""
-        connection = http.client.HTTPConnection(*self.port.getsockname(), timeout=PATIENCE)
+        connection = http.client.HTTPConnection(*self.port.getsockname(), timeout=PATIENCE_SECONDS)
         try:
             connection.request(method, path, body=body, headers=dict(headers))
             answer = connection.getresponse()
@@ -233,6 +232,6 @@ class Site:
         """End haproxy, whatever it does."""
         if self.haproxy and self.haproxy.poll() is None:
             self.haproxy.kill()
-            self.haproxy.wait(PATIENCE)
+            self.haproxy.wait(PATIENCE_SECONDS)
         self.visitors.shutdown()
         self.port.close()

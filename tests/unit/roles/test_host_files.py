@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.rendering import parse_unit, render, unit_root, value_of
 
 SWAP_FILES = ["/swapfile", "/var/lib/swap-file", "/mnt/big-disk/swap.1", "/srv/swap_2/a-b-c"]
@@ -16,7 +17,9 @@ def output(*words):
     """Return what a program of the distribution says; it has to succeed."""
     program = shutil.which(words[0], path="/usr/sbin:/usr/bin:/sbin:/bin")
     assert program, f"{words[0]} is missing: the unit tests need a Debian or Ubuntu controller"
-    return subprocess.run([program, *words[1:]], capture_output=True, text=True, check=True, timeout=30).stdout
+    return subprocess.run(
+        [program, *words[1:]], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    ).stdout
 
 
 @pytest.mark.parametrize(("enabled", "value"), [(True, "1"), (False, "0")])

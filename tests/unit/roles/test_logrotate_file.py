@@ -11,6 +11,7 @@ import subprocess
 
 import pytest
 
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.rendering import parse_unit, render
 
 
@@ -36,7 +37,9 @@ def logrotate(tmp_path):
         file.chmod(0o644)
         command = [program, "--state", str(tmp_path / "state"), *words, str(file)]
         environment = {"PATH": f"{systemctl.parent}:/usr/sbin:/usr/bin:/sbin:/bin"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -12,8 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.rendering import render
-from tests.unit.roles.front_site import PATIENCE, eventually, haproxy
+from tests.unit.roles.front_site import eventually, haproxy
 
 NAMES = ("web1", "web2")
 
@@ -35,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/dies" or self.server.broken:
             return
         if self.path == "/held":
-            assert self.server.go_on.wait(PATIENCE)
+            assert self.server.go_on.wait(PATIENCE_SECONDS)
         body = self.server.name.encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -66,7 +67,7 @@ class App(ThreadingHTTPServer):
         """End."""
         self.go_on.set()
         self.shutdown()
-        self.thread.join(PATIENCE)
+        self.thread.join(PATIENCE_SECONDS)
         self.server_close()
 
 
@@ -110,7 +111,7 @@ class Balanced:
 
     def get(self, path: str = "/", method: str = "GET", headers: Mapping[str, str] | None = None) -> tuple[int, str]:
         """Ask as a visitor does; return status and body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_SECONDS)
         try:
             connection.request(method, path, headers=dict(headers or {}))
             answer = connection.getresponse()
@@ -125,4 +126,4 @@ class Balanced:
         if self.process:
             # A master that is killed would leave its worker behind.
             self.process.terminate()
-            self.process.wait(PATIENCE)
+            self.process.wait(PATIENCE_SECONDS)

@@ -1,0 +1,3 @@
+from tests.support.keeper_fixtures import short_path, start
+
+__all__ = ["short_path", "start"]
