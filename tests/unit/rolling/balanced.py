@@ -107,7 +107,12 @@ class Balanced:
         config.write_text(self.configuration())
         with (self.top / "log").open("a") as log:
             self.process = subprocess.Popen([haproxy(), "-W", "-db", "-f", str(config)], stdout=log, stderr=log)
-        eventually(lambda: Path(self.socket).exists(), "its admin socket")
+        eventually(self.listens, "its admin socket")
+
+    def listens(self) -> bool:
+        """Tell whether the admin socket takes connections: its file is there a moment before."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(self.socket) == 0
 
     def get(self, path: str = "/", method: str = "GET", headers: Mapping[str, str] | None = None) -> tuple[int, str]:
         """Ask as a visitor does; return status and body."""
