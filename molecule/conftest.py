@@ -18,6 +18,7 @@ import pytest
 import yaml
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import skips
 from tests.polling import pause_after
 from tools.load import Ask, Load
 
@@ -283,6 +284,11 @@ class ByMachine(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         machine = re.search(r"ansible://(\w+)", nodeid)
         return machine[1] if machine else "controller"
+
+
+def pytest_configure(config):
+    # None is expected: a machine that cannot show what is asserted fails the test.
+    skips.install(config, ())
 
 
 def pytest_xdist_make_scheduler(config, log):

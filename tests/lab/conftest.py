@@ -18,8 +18,13 @@ import pytest
 from lab.kinds import KINDS
 from lab.machine import Machine
 from lab.paths import Home
+from tests import skips
 
 IMAGE = os.environ.get("LAB_TEST_IMAGE", "debian12")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    skips.install(config, ())
 
 
 class Lab:
