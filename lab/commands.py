@@ -26,7 +26,7 @@ VM_PACKAGES = {
 CONTAINER_PACKAGES = {
     **COMMON_PACKAGES,
     "systemd-nspawn": "systemd-container",
-    "pasta": "passt",
+    "slirp4netns": "slirp4netns",
     "ip": "iproute2",
     "kill": "procps",
     "tar": "tar",

@@ -1,8 +1,10 @@
-"""A container: systemd-nspawn boots the image's tree, pasta is its network to outside."""
+"""A container: systemd-nspawn boots the image's tree, slirp4netns is its network to outside."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 import socket
 import subprocess
@@ -26,6 +28,8 @@ _REBOOT_STATUS = 133
 #: Stands for the machine as long as it runs, over reboots.
 _SUPERVISOR = f'mark=$1; shift; while "$@"; test $? -eq {_REBOOT_STATUS}; do :; done'
 _OUTSIDE, _LAN = "outside", "lan"
+#: The most that slirp4netns takes: fewer, larger packets cost less.
+_MTU = 65520
 #: Where ip-netns(8) keeps the names.
 _NAMESPACES = Path("/run/netns")
 
@@ -52,8 +56,13 @@ class Container:
 
     @property
     def log(self) -> Path:
-        """What pasta said."""
-        return self.directory / "pasta.log"
+        """What slirp4netns said."""
+        return self.directory / "slirp4netns.log"
+
+    @property
+    def _control(self) -> Path:
+        """The socket on which slirp4netns is told which ports to forward."""
+        return self.directory / "slirp4netns.sock"
 
     @property
     def namespace(self) -> str:
@@ -97,7 +106,7 @@ class Container:
         return False
 
     def kill(self) -> None:
-        """Kill what starts it, systemd-nspawn and all in its namespace, and wait until they are gone."""
+        """Kill what starts it, systemd-nspawn, its network and all in its namespace; wait until they are gone."""
         deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
         while pids := self._processes():
             # One may be gone by now; then kill says so, and the next look does not find it.
@@ -114,18 +123,13 @@ class Container:
             run_as_root("rm", "--recursive", "--force", "--one-file-system", str(self.tree))
 
     def discard_network(self) -> None:
-        """Remove its namespace, and with it its interfaces; then the LANs on which no machine is left."""
-        if self.netns.exists():
-            run_as_root("ip", "netns", "delete", self.namespace)
-        deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
-        # It ends by itself; until then the forwarded ports are taken.
-        while marked_processes(self.netns, b"pasta"):
-            if time.monotonic() > deadline:
-                raise LabError(f"pasta of {self.name} does not end; look at it with ps.")
-            time.sleep(0.02)
-        with self.home.lock("network", "a private network to be removed"):
+        """Take it off its LAN, which goes with the last machine, and remove its namespace with its interfaces."""
+        # First: the kernel takes the wires of a namespace away some time after it.
+        with self.home.lock("network", "a private network to be left"):
             for bridge in _NAMESPACES.glob(f"{self._lan_prefix}*"):
                 self._leave(bridge.name)
+        if self.netns.exists():
+            run_as_root("ip", "netns", "delete", self.namespace)
 
     @property
     def netns(self) -> Path:
@@ -149,12 +153,12 @@ class Container:
         return [*marked_processes(self.tree, b"sh"), *marked_processes(self.tree, b"systemd-nspawn")]
 
     def _processes(self) -> list[int]:
-        """What starts it, and all that live in its network; without pasta, which lives outside.
+        """What starts it, what carries its network, and all that live in that.
 
         A killed systemd-nspawn leaves the container's first process behind (252): that one is found by its network.
         """
         inside = run_as_root("ip", "netns", "pids", self.namespace).split() if self.netns.exists() else ()
-        return [*self._starters(), *map(int, inside)]
+        return [*self._starters(), *marked_processes(self.netns, b"slirp4netns"), *map(int, inside)]
 
     def _supervisor(self) -> list[str]:
         """Return the command that boots the container, again when it reboots."""
@@ -185,27 +189,59 @@ class Container:
         return ["sh", "-c", _SUPERVISOR, "lab-container", str(self.tree), *(scope if systemd else []), *nspawn]
 
     def _connect(self, ports: Mapping[int, int]) -> dict[int, int]:
-        """Start pasta, which carries its connections to outside and the forwarded ports to it; return the ports."""
+        """Start slirp4netns, which carries its connections to outside and the forwarded ports to it; return the ports.
+
+        The library is the one of QEMU's user network: the addresses are the same, and so is what a guest sees.
+        """
+        self._control.unlink(missing_ok=True)
+        program = find_program("slirp4netns") or "slirp4netns"
+        options = ["--netns-type=path", f"--mtu={_MTU}", "--api-socket", str(self._control)]
+        with self.log.open("wb") as output:
+            process = subprocess.Popen(
+                as_root([program, *options, str(self.netns), _OUTSIDE]),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
+        while not self._control.is_socket():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise HostError(f"slirp4netns did not start:\n{tail(self.log)}")
+            time.sleep(0.02)
+        mac = network.mac_address(self.home.root, self.name, _OUTSIDE)
+        run_as_root("ip", "-n", self.namespace, "link", "set", _OUTSIDE, "address", mac)
         with ExitStack() as held:
             found = {guest: port or _free_port(held) for guest, port in ports.items()}
-            forwards = [f"--tcp-ports=127.0.0.1/{host}:{guest}" for guest, host in found.items()]
-            mac = network.mac_address(self.home.root, self.name, _OUTSIDE)
-            argv = [
-                "pasta", "--quiet", "--ipv4-only",
-                # Without it, it becomes another user, who may not enter a namespace of root's.
-                "--runas=0",
-                "--netns", str(self.netns),
-                f"--ns-ifname={_OUTSIDE}", f"--ns-mac-addr={mac}",
-                f"--address={network.GUEST_ADDRESS}", "--netmask=24", f"--gateway={network.GATEWAY}",
-                f"--dns-forward={network.NAME_SERVER}",
-                *forwards, "--udp-ports=none", "--tcp-ns=none", "--udp-ns=none",
-                f"--log-file={self.log}",
-            ]  # fmt: skip
-            try:
-                run_as_root(*argv)
-            except LabError as error:
-                raise HostError(f"pasta did not start: {error}\n{tail(self.log)}") from error
+            for guest, host in found.items():
+                self._forward(host, guest)
         return found
+
+    def _forward(self, host: int, guest: int) -> None:
+        """Have a port of 127.0.0.1 forwarded; raise HostError when it is taken."""
+        arguments = {
+            "proto": "tcp",
+            "host_addr": "127.0.0.1",
+            "host_port": host,
+            "guest_addr": network.GUEST_ADDRESS,
+            "guest_port": guest,
+        }
+        request = json.dumps({"execute": "add_hostfwd", "arguments": arguments}).encode()
+        directory = os.open(self.directory, os.O_PATH | os.O_DIRECTORY)
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(_STOP_TIMEOUT_SECONDS)
+                # As qmp.py does: a socket's path may have 107 bytes at most.
+                connection.connect(f"/proc/self/fd/{directory}/{self._control.name}")
+                connection.sendall(request)
+                connection.shutdown(socket.SHUT_WR)
+                answer = b"".join(iter(lambda: connection.recv(4096), b""))
+        except OSError as error:
+            raise HostError(f"slirp4netns does not answer: {error}\n{tail(self.log)}") from error
+        finally:
+            os.close(directory)
+        if b'"error"' in answer:
+            raise HostError(f"slirp4netns cannot forward port {host}: {answer.decode(errors='replace')}")
 
     def _join(self, lan: str) -> None:
         """Put a second card into it, on the bridge of the LAN, which lives in a namespace of its own."""

@@ -27,10 +27,10 @@ LAB_PACKAGES=(
     "shellcheck shellcheck"
     "wrk wrk"
 )
-# What containers take; where they cannot be had (passt on Ubuntu 22.04) every machine is a virtual one.
+# What containers take; where it cannot be had every machine is a virtual one.
 CONTAINER_PACKAGES=(
     "systemd-nspawn systemd-container"
-    "pasta passt"
+    "slirp4netns slirp4netns"
     "ip iproute2"
     "kill procps"
 )

@@ -50,7 +50,7 @@ class Computer:
         self.keys.parent.mkdir(parents=True)
         self.keys.touch()
         there = "qemu-img mmdebstrap mkfs.ext4 ssh rsync git logrotate haproxy systemd-analyze shellcheck wrk"
-        there += " systemd-nspawn pasta ip kill"
+        there += " systemd-nspawn slirp4netns ip kill"
         for program in there.split():
             self.program(program, "#!/bin/sh\n")
 
@@ -119,9 +119,9 @@ def test_a_qemu_that_is_there_is_left_alone(debian12: Computer):
 
 
 def test_containers_are_left_out_where_their_packages_cannot_be_had(debian12: Computer):
-    (debian12.bin / "pasta").unlink()
-    said, asked = debian12.set_up(fails="*passt*")
-    assert "no containers without passt" in said
+    (debian12.bin / "slirp4netns").unlink()
+    said, asked = debian12.set_up(fails="*slirp4netns*")
+    assert "no containers without slirp4netns" in said
     assert "lab: ready" in said
     assert "install" in asked
     said, _ = debian12.set_up()
