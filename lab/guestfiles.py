@@ -50,6 +50,12 @@ _VM_STATIC = {
 manual_add_modules virtio_pci virtio_blk ext4
 """,
 }
+#: What only a container has.
+_CONTAINER_STATIC = {
+    # On a busy computer the end of a user's manager can go unnoticed for 90 s (seen with systemd 252 and 257), and the
+    # next login waits for it: it stays.
+    "etc/systemd/logind.conf.d/lab.conf": "[Login]\nUserStopDelaySec=infinity\n",
+}
 
 
 def image_files(
@@ -64,7 +70,7 @@ def image_files(
         sources: Python that the guest will import from zip files, by name: compiled while the image is built.
         kind: of machine.
     """
-    files = {**_STATIC, **(_VM_STATIC if kind == "vm" else {})}
+    files = {**_STATIC, **(_VM_STATIC if kind == "vm" else _CONTAINER_STATIC)}
     files[f"{_PYTHON}/lab_zipcache.py"] = Path(__file__).with_name("zipcache.py").read_text()
     # Python imports it whenever it starts, the distribution's own: a virtual environment's does not.
     files[f"{_PYTHON}/lab_zipcache.pth"] = "import lab_zipcache\n"
