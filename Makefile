@@ -31,8 +31,9 @@ lint: lab-ready ## Style and types
 unit: lab-ready ## Tests that start no program of ours: seconds
 	$(VENV)/pytest -n auto --dist worksteal tests/unit
 
+# Half of their time they wait for programs: two for each core.
 process: lab-ready ## Tests with real Gunicorn, HAProxy, uv, git and ansible-playbook on this computer
-	$(VENV)/pytest -n auto --dist worksteal tests/process examples/currents/tests tests/edge
+	$(VENV)/pytest -n $$(($$(nproc) * 2)) --dist worksteal tests/process examples/currents/tests tests/edge
 
 molecule: lab-ready ## Real machines: every scenario
 	@$(VENV)/python -m tools.scenarios molecule
