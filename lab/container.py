@@ -26,10 +26,8 @@ _STOP_TIMEOUT_SECONDS = 30.0
 #: systemd-nspawn's exit status when the container asks for a reboot and whoever started it is to do that.
 _REBOOT_STATUS = 133
 #: Stands for the machine as long as it runs, over reboots.
-_SUPERVISOR = f'mark=$1; shift; while "$@"; test $? -eq {_REBOOT_STATUS}; do :; done'
+_SUPERVISOR = f'shift; while "$@"; test $? -eq {_REBOOT_STATUS}; do :; done'
 _OUTSIDE, _LAN = "outside", "lan"
-#: The most that slirp4netns takes: fewer, larger packets cost less.
-_MTU = 65520
 #: Where ip-netns(8) keeps the names.
 _NAMESPACES = Path("/run/netns")
 
@@ -195,7 +193,7 @@ class Container:
         """
         self._control.unlink(missing_ok=True)
         program = find_program("slirp4netns") or "slirp4netns"
-        options = ["--netns-type=path", f"--mtu={_MTU}", "--api-socket", str(self._control)]
+        options = ["--netns-type=path", "--api-socket", str(self._control)]
         with self.log.open("wb") as output:
             process = subprocess.Popen(
                 as_root([program, *options, str(self.netns), _OUTSIDE]),
