@@ -28,8 +28,9 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 #: Cores that a part keeps busy, where that is not one.
 CORES = {"unit": 2, "process": 2}
-#: The longest first, so that none is left over at the end; those that are not named come last.
-ORDER = ("lint", "unit", "process", "pressure", "memory", "restart", "rolling", "default", "adopt", "tunnel")
+#: What wants all cores first, then the longest, so that none is left over at the end; one that is emulated beside one that
+#: mostly waits. Those that are not named come last.
+ORDER = ("unit", "process", "pressure", "restart", "memory", "default", "lab", "rolling", "tunnel", "adopt")
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def test_each_name_of_the_order_is_there():
     assert set(scenarios.ORDER) <= {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} | set(
         scenarios.PARTS
     )
-    assert [part.name for part in parts(["guests", "memory", "pressure", "lint"])][:3] == ["lint", "pressure", "memory"]
+    assert [part.name for part in parts(["guests", "memory", "pressure", "unit"])][:3] == ["unit", "pressure", "memory"]
 
 
 def test_parts_run_side_by_side_as_the_cores_allow():

@@ -79,6 +79,7 @@ def test_a_processs_seconds_are_the_kernels():
 def test_each_host_has_the_same_app():
     def machine(number):
         about = {"ssh_host": "127.0.0.1", "ssh_port": number, "ssh_user": "admin", "ssh_key": "k", "known_hosts": "h"}
+        about["can"] = ["memory"]
         return types.SimpleNamespace(name=f"bench-{number}", describe=lambda: about)
 
     found = inventory([machine(number) for number in range(1, HOSTS + 1)])["all"]
