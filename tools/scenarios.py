@@ -28,7 +28,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 #: Cores that a part keeps busy, where that is not one.
 CORES = {"unit": 2, "process": 2}
-#: What wants all cores first, then the longest, so that none is left over at the end; one that is emulated beside one that
+#: What wants all cores first, then the longest, so that none is left over at the end; an emulated one beside one that
 #: mostly waits. Those that are not named come last.
 ORDER = ("unit", "process", "pressure", "restart", "memory", "default", "lab", "rolling", "tunnel", "adopt")
 

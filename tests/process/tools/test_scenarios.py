@@ -127,8 +127,8 @@ def test_a_scenario_runs_molecule_and_shows_its_output(tree, monkeypatch, capsys
 
 
 def test_each_part_says_how_it_runs_alone():
-    commands = [part.alone for part in parts(["lint", "front", "lab"])]
-    assert commands == ["make lint", "make test ONLY=front", "make test ONLY=lab"]
+    commands = {part.alone for part in parts(["lint", "front", "lab"])}
+    assert commands == {"make lint", "make test ONLY=front", "make test ONLY=lab"}
 
 
 # The scenarios of this repository
