@@ -16,6 +16,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
+from lab.kinds import VM, Computer, choose, this_computer
 from tools.outcome import CANARY, LOST, Outcome, closing, counted, failures, silently_passed, skips
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,11 +29,10 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "process": ("make", "--no-print-directory", "process"),
     "lab": (sys.executable, "-m", "pytest", "tests/lab"),
 }
-#: Cores that a part keeps busy, where that is not one.
-CORES = {"unit": 2, "process": 2}
-#: What wants all cores first, then the longest, so that none is left over at the end; an emulated one beside one that
-#: mostly waits. Those that are not named come last.
-ORDER = ("unit", "process", "pressure", "restart", "memory", "default", "lab", "rolling", "tunnel", "adopt")
+#: Cores that a part keeps busy; a scenario on an emulated machine one, any other half of one, for it mostly waits.
+CORES = {"lint": 1.0, "unit": 2.0, "process": 2.0, "lab": 1.0}
+#: What wants all cores first, then the longest, so that none is left over at the end; then those that are not named.
+ORDER = ("unit", "process", "pressure", "restart", "default", "memory", "rolling", "lab", "tunnel", "adopt", "lint")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Part:
 
     name: str
     command: tuple[str, ...]
-    cores: int = 1
+    cores: float = 0.5
 
     @property
     def alone(self) -> str:
@@ -47,12 +49,22 @@ class Part:
         return f"make {self.name}" if self.command[0] == "make" else f"make test ONLY={self.name}"
 
 
-def parts(names: Sequence[str]) -> list[Part]:
+def is_emulated(name: str, computer: Computer) -> bool:
+    """Tell whether a scenario gets an emulated machine on this computer."""
+    needs: set[str] = set()
+    for host in yaml.safe_load((ROOT / "molecule" / name / "inventory/hosts.yml").read_text())["all"]["hosts"].values():
+        needs.update(host.get("lab_needs", ()))
+    return choose(needs, computer) == VM and not computer.kvm
+
+
+def parts(names: Sequence[str], computer: Computer) -> list[Part]:
     """Return the parts of these names, the longest first."""
     molecule = str(Path(sys.executable).with_name("molecule"))
     ordered = sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
     return [
-        Part(name, PARTS.get(name) or (molecule, "test", "--scenario-name", name), CORES.get(name, 1))
+        Part(name, PARTS[name], CORES[name])
+        if name in PARTS
+        else Part(name, (molecule, "test", "--scenario-name", name), 1.0 if is_emulated(name, computer) else 0.5)
         for name in ordered
     ]
 
@@ -109,8 +121,8 @@ def run_again_if_lost(part: Part) -> Outcome:
     return run(part)
 
 
-def side_by_side(chosen: Sequence[Part], cores: int, one: Callable[[Part], Outcome]) -> list[Outcome]:
-    """Run parts as the cores allow, in their order; one that wants more than are free lets none pass it.
+def side_by_side(chosen: Sequence[Part], cores: float, one: Callable[[Part], Outcome]) -> list[Outcome]:
+    """Run parts as the cores allow, in their order; one that wants more than are free lets smaller ones pass.
 
     Returns:
         The outcomes in the order of the parts.
@@ -120,10 +132,11 @@ def side_by_side(chosen: Sequence[Part], cores: int, one: Callable[[Part], Outco
     outcomes: dict[str, Outcome] = {}
     with ThreadPoolExecutor(max(1, len(chosen))) as pool:
         while waiting or running:
-            while waiting and (waiting[0].cores <= free or not running):
-                part = waiting.pop(0)
-                free -= part.cores
-                running[pool.submit(one, part)] = part
+            for part in list(waiting):
+                if part.cores <= free or not running:
+                    waiting.remove(part)
+                    free -= part.cores
+                    running[pool.submit(one, part)] = part
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 part = running.pop(future)
                 free += part.cores
@@ -144,7 +157,7 @@ def main(names: Sequence[str]) -> int:
     if unknown := sorted(set(chosen) - set(everything)):
         print(f"there is no {', '.join(unknown)}; there are: {', '.join(everything)}; or molecule for all scenarios")
         return 2
-    outcomes = side_by_side(parts(chosen), len(os.sched_getaffinity(0)), run_again_if_lost)
+    outcomes = side_by_side(parts(chosen, this_computer()), len(os.sched_getaffinity(0)), run_again_if_lost)
     print("\n" + closing(outcomes))
     return 0 if all(outcome.good for outcome in outcomes) else 1
 

@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lab.kinds import Computer
 from tools import scenarios
 from tools.outcome import Outcome
 from tools.scenarios import Part, main, parts, run, side_by_side
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+PLAIN = Computer(kvm=False, memory_controller=False)
 
 
 def passed(part: Part) -> Outcome:
@@ -26,6 +30,8 @@ def tree(tmp_path, monkeypatch):
     for name in ("default", "alpha"):
         (tmp_path / "molecule" / name).mkdir(parents=True)
         (tmp_path / "molecule" / name / "molecule.yml").write_text("---\n")
+        (tmp_path / "molecule" / name / "inventory").mkdir()
+        (tmp_path / "molecule" / name / "inventory/hosts.yml").write_text("all: {hosts: {one: {}}}")
     monkeypatch.setattr(scenarios, "ROOT", tmp_path)
     monkeypatch.setattr(scenarios, "PARTS", {"lint": ("true",)})
     return tmp_path
@@ -66,26 +72,40 @@ def test_each_name_of_the_order_is_there():
     assert set(scenarios.ORDER) <= {path.parent.name for path in ROOT.glob("molecule/*/molecule.yml")} | set(
         scenarios.PARTS
     )
-    assert [part.name for part in parts(["guests", "memory", "pressure", "unit"])][:3] == ["unit", "pressure", "memory"]
+    assert [part.name for part in parts(["guests", "memory", "pressure", "unit"], PLAIN)][:3] == [
+        "unit",
+        "pressure",
+        "memory",
+    ]
+
+
+def test_an_emulated_machine_takes_a_core_and_any_other_half_of_one():
+    def cores(computer: Computer) -> dict[str, float]:
+        return {part.name: part.cores for part in parts(["memory", "front", "unit"], computer)}
+
+    assert cores(PLAIN) == {"unit": 2, "memory": 1, "front": 0.5}
+    assert cores(Computer(kvm=False, memory_controller=True))["memory"] == 0.5
+    assert cores(Computer(kvm=True, memory_controller=True))["memory"] == 0.5
+    assert cores(Computer(kvm=False, memory_controller=True, no_container="no root"))["front"] == 1
 
 
 def test_parts_run_side_by_side_as_the_cores_allow():
-    both, most, now = threading.Barrier(2), [0], [0]
+    both, most, now = threading.Barrier(2), [0.0], [0.0]
     lock = threading.Lock()
 
     def one(part: Part) -> Outcome:
         with lock:
             now[0] += part.cores
             most[0] = max(most[0], now[0])
-        if part.name in ("a", "b"):
+        if part.name in ("a", "small"):
             both.wait(20)
         with lock:
             now[0] -= part.cores
         return passed(part)
 
-    chosen = [Part("a", ()), Part("b", ()), Part("wide", (), 2), Part("wider", (), 3), Part("c", ())]
+    chosen = [Part("a", (), 1.5), Part("wide", (), 2), Part("small", (), 0.5), Part("wider", (), 3), Part("c", ())]
     outcomes = side_by_side(chosen, 2, one)
-    assert [outcome.name for outcome in outcomes] == ["a", "b", "wide", "wider", "c"]
+    assert [outcome.name for outcome in outcomes] == ["a", "wide", "small", "wider", "c"]
     assert most[0] == 3, "the one that wants more than there is ran alone"
 
 
@@ -120,14 +140,14 @@ def test_a_scenario_runs_molecule_and_shows_its_output(tree, monkeypatch, capsys
     program.write_text(f'#!/bin/sh\necho "$*"\n{script}\n')
     program.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(program.with_name("python")))
-    outcome = run(parts(["alpha"])[0])
+    outcome = run(parts(["alpha"], PLAIN)[0])
     assert (outcome.name, (outcome.passed, outcome.complaints)) == ("alpha", result)
     assert outcome.lost is ("LOST" in script)
     assert capsys.readouterr().out.startswith("    alpha test --scenario-name alpha\n")
 
 
 def test_each_part_says_how_it_runs_alone():
-    commands = {part.alone for part in parts(["lint", "front", "lab"])}
+    commands = {part.alone for part in parts(["lint", "front", "lab"], PLAIN)}
     assert commands == {"make lint", "make test ONLY=front", "make test ONLY=lab"}
 
 
