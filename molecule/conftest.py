@@ -114,11 +114,7 @@ def machines_have_what_is_needed(request, scenario) -> None:
     needs = {need for mark in request.node.iter_markers("needs") for need in mark.args}
     for name, machine in hosts(scenario, "machines.yml").items() if needs else ():
         if lacking := sorted(needs - set(machine["machine_can"])):
-            pytest.fail(
-                f"the test needs {', '.join(lacking)}, which the machine {name} has not: "
-                f"lab_needs in molecule/{scenario.name}/inventory/hosts.yml must name it",
-                pytrace=False,
-            )
+            pytest.fail(f"needs {', '.join(lacking)}, which {name} has not: name it in lab_needs", pytrace=False)
 
 
 @pytest.fixture

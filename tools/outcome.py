@@ -16,7 +16,7 @@ CLOSING = re.compile(r" in [0-9.]+s\b")
 COUNT = re.compile(r"(\d+) (passed|failed|skipped|error)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 #: What pytest, Ansible, the lab and make say of a failure, inside of the frame that Molecule draws.
-CAUSE = re.compile(r"\W*(?:\w+: )?((?:E   |FAILED |ERROR |fatal: |LOST |make: \*\*\*).*)")
+CAUSE = re.compile(r"\W*(?:\w+: )?((?:E   |FAILED |ERROR \S+\.py|fatal: |LOST |make: \*\*\*).*)")
 #: What Ansible and the lab say of a failure follows it, indented.
 DETAIL = re.compile(r"\W*? {4}(\S.*)")
 #: Pytest's line of tests that were skipped: how many, where, why.
@@ -65,8 +65,11 @@ def plain(line: str) -> str:
 
 
 def silently_passed(lines: Iterable[str]) -> list[str]:
-    """Return the lines in which Molecule says that it left something out."""
-    return [clean for line in lines if SILENT.search(clean := plain(line).strip())]
+    """Return the lines in which Molecule says that it left something out.
+
+    After a failure it looks for a cleanup, which most scenarios do not have.
+    """
+    return [clean for line in lines if SILENT.search(clean := plain(line).strip()) and "cleanup: " not in clean]
 
 
 def counted(lines: Iterable[str]) -> tuple[int, int]:

@@ -31,6 +31,7 @@ def test_what_molecule_leaves_out_is_noticed(line):
         "INFO     default > verify: Executed: Successful\n",
         "INFO     Verifier completed successfully.\n",
         "INFO     Skipping, instances already created.\n",
+        "WARNING  front ➜ cleanup: Executed: Missing playbook (Remove from test_sequence to suppress)\n",
         "12 passed in 3.40s\n",
     ],
 )
@@ -110,6 +111,8 @@ def test_the_end_of_the_output_says_why_a_scenario_failed():
         "  \x1b[2m│\x1b[0m E       assert 3 == 4",
         "  │ E       assert 3 == 4",
         "  │ everything else",
+        "ERROR    front ➜ verify: Executed: Failed",
+        "  │ ERROR tests/test_a.py::test_c - Failed: needs memory",
         "  │ FAILED tests/test_a.py::test_b - AssertionError",
         "  │ fatal: [currents]: UNREACHABLE!",
         "  │     Connection reset by peer",
@@ -120,6 +123,7 @@ def test_the_end_of_the_output_says_why_a_scenario_failed():
     ]
     assert failures(lines) == [
         "E       assert 3 == 4",
+        "ERROR tests/test_a.py::test_c - Failed: needs memory",
         "FAILED tests/test_a.py::test_b - AssertionError",
         "fatal: [currents]: UNREACHABLE!",
         "    Connection reset by peer",
