@@ -207,6 +207,8 @@ class Container:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise HostError(f"slirp4netns did not start:\n{tail(self.log)}")
             time.sleep(0.02)
+        # Who is not root talks to it too.
+        run_as_root("chown", str(os.geteuid()), str(self._control))
         mac = network.mac_address(self.home.root, self.name, _OUTSIDE)
         run_as_root("ip", "-n", self.namespace, "link", "set", _OUTSIDE, "address", mac)
         with ExitStack() as held:
