@@ -113,8 +113,9 @@ def closing(outcomes: Sequence[Outcome]) -> str:
     rows += [f"{one.name:<{width}}  {one.passed:5}  {one.failed:6}  {one.seconds:7.0f}" for one in outcomes]
     for one in (one for one in outcomes if not one.good):
         nothing = () if one.passed or one.failed or not one.counts else ("no test ran",)
+        lost = ("a machine was lost, which says nothing about what was tested",) if one.lost else ()
         rows += ["", f"{one.name} failed. Alone: {one.alone}"]
-        rows += [f"  {line}" for line in (*one.complaints, *nothing, *one.failures)]
+        rows += [f"  {line}" for line in (*lost, *one.complaints, *nothing, *one.failures)]
     skipped = [f"  {one.name:<{width}}  {line}" for one in outcomes for line in one.skips]
     if skipped:
         rows += ["", "Skipped:", *skipped]

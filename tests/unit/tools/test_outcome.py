@@ -80,7 +80,7 @@ def test_the_end_is_a_table_what_failed_with_its_command_and_what_was_skipped():
     bad = Outcome(
         "tunnel-that-is-long", 3, 1, 61.5, ("ended with 1",), ("FAILED a.py::test_b - E",), alone="make test ONLY=x"
     )
-    empty = Outcome("front", 0, 0, 1, skips=("[1] a.py:3: not root",), alone="make test ONLY=front")
+    empty = Outcome("front", 0, 0, 1, lost=True, skips=("[1] a.py:3: not root",), alone="make test ONLY=front")
     assert closing([GOOD, bad, empty]).splitlines() == [
         "Part                 tests  failed  seconds",
         "default                 12       0      301",
@@ -92,6 +92,7 @@ def test_the_end_is_a_table_what_failed_with_its_command_and_what_was_skipped():
         "  FAILED a.py::test_b - E",
         "",
         "front failed. Alone: make test ONLY=front",
+        "  a machine was lost, which says nothing about what was tested",
         "  no test ran",
         "",
         "Skipped:",
