@@ -51,6 +51,15 @@ def test_four_workers_of_the_app_user_serve(root, show):
     assert workers == ["currents"] * 4
 
 
+def test_a_host_that_cannot_hold_a_memory_limit_is_refused_unless_told_otherwise(playbook, root, entry):
+    holds = "memory" in root.file("/sys/fs/cgroup/cgroup.controllers").content_string.split()
+    done = playbook("validate", "--limit", entry, service_memory_limits="required")
+    assert (done.code == 0) is holds, done.output
+    assert ("or set service_memory_limits: best_effort" in done.output) is not holds
+    status = root.check_output("sitectl status")
+    assert ("no limit of the kernel holds on this host" in status) is not holds
+
+
 def test_service_is_as_tight_as_promised(root):
     assert root.run("systemd-analyze security --no-pager --threshold=20 currents.service").rc == 0
 
