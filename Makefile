@@ -41,10 +41,10 @@ molecule: lab-ready ## Real machines: every scenario
 mutation: lab-ready ## Break what matters, line by line: do the tests notice? ARGS=--molecule for real machines too
 	$(VENV)/python -m tools.mutation $(ARGS)
 
-interrupt: lab-ready ## Kill deploys after each task, cut the power, compare the rerun; half an hour, kept in docs/interrupt.md
+interrupt: lab-ready ## Kill deploys after each task, cut the power, compare the rerun; half an hour
 	$(VENV)/python -m tools.interrupt $(ARGS)
 
-bench: lab-ready ## Measure what is promised in figures, kept in docs/bench.md; ARGS=overhead, recovery, deploy or hosts for a part
+bench: lab-ready ## Measure what is promised in figures; ARGS=overhead, recovery, deploy or hosts for a part
 	$(VENV)/python -m tools.bench $(ARGS)
 
 lock: setup ## Resolve requirements.in into requirements.lock

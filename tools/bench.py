@@ -1,7 +1,8 @@
 """``make bench``: measures what is promised in figures; ``ARGS=PART`` measures only that part.
 
-The results are kept in ``docs/bench.json``, each part with its own date, and shown in ``docs/bench.md``. A new part is
-a module with what `tools.bench_part.Part` asks for, and a line in `PARTS`.
+The results are kept in ``.cache/results/bench.json``, each part with its own date, and shown in ``bench.md`` beside it;
+docs/measured.md has the figures that matter. A new part is a module with what `tools.bench_part.Part` asks for, and a
+line in `PARTS`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tools import bench_deploy, bench_hosts, bench_overhead, bench_recovery
-from tools.bench_part import ROOT, BenchError, Part
+from tools.bench_part import RESULTS, BenchError, Part
 
 #: In the order in which they are measured and shown.
 PARTS: dict[str, Part] = {
@@ -23,12 +24,12 @@ PARTS: dict[str, Part] = {
     "deploy": bench_deploy,
     "hosts": bench_hosts,
 }
-KEPT = ROOT / "docs" / "bench.json"
-PAGE = ROOT / "docs" / "bench.md"
+KEPT = RESULTS / "bench.json"
+PAGE = RESULTS / "bench.md"
 HEAD = """# What was measured
 
 `make bench` measures all of this again and writes this page; `make bench ARGS=recovery` measures one part and leaves
-the others as they were. The figures are in [bench.json](bench.json).
+the others as they were. The figures are in `bench.json`.
 """
 
 
@@ -68,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
             print(f"bench: {name}: {error}", file=sys.stderr)
             return 2
         kept = merged(kept, name, result, datetime.date.today().isoformat())
+        KEPT.parent.mkdir(parents=True, exist_ok=True)
         KEPT.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         PAGE.write_text(render(kept), encoding="utf-8")
         print("\n".join(["", PARTS[name].TITLE, "", *PARTS[name].page(kept[name])]))

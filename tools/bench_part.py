@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
+#: Results are artefacts: git ignores them.
+RESULTS = ROOT / ".cache" / "results"
 
-#: What a part measured, as it is kept in docs/bench.json: plain JSON.
+#: What a part measured, as it is kept in .cache/results/bench.json: plain JSON.
 Result = Mapping[str, Any]
 
 

@@ -2,7 +2,7 @@
 
 One machine, two states of the site that differ in a line of code and in settings of every role. A run that leads
 from one to the other is killed with SIGKILL after task k; then the site must serve, from a whole release, and the rerun
-must reach what an undisturbed run reaches; a third run must change nothing. The result goes to ``docs/interrupt.md``.
+must reach what an undisturbed run reaches; a third run must change nothing. The result goes to ``.cache/results``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tools import demo
 from tools.interruption import APP, ROOT, InterruptError, Outcome, Site, Step, Trial, points
 from tools.markdown import table
 
-DOCUMENT = ROOT / "docs" / "interrupt.md"
+DOCUMENT = ROOT / ".cache" / "results" / "interrupt.md"
 #: What a machine without KVM needs; and a short watch, since it has to be over before the host is compared.
 PATIENCE = {
     "release_watch_seconds": 5,
@@ -138,6 +138,7 @@ def main(argv: Sequence[str]) -> int:
     if not chosen.numbers:
         left = len(taken) + len(cuts) - len(outcomes)
         text = document(trial.steps, taken, outcomes, f"{platform.machine()}, {os.cpu_count()} cores", left)
+        DOCUMENT.parent.mkdir(parents=True, exist_ok=True)
         DOCUMENT.write_text(text, encoding="utf-8")
     failed = sum(bool(outcome.faults) for outcome in outcomes)
     print(f"{len(outcomes)} interruptions, {failed} not healed")

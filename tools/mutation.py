@@ -346,7 +346,7 @@ def write(directory: Path, verdicts: Sequence[Verdict], date: str, machine: str)
         "mutations": len(verdicts),
         "verdicts": [asdict(verdict) for verdict in verdicts],
     }
-    directory.mkdir(exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / "mutation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     (directory / "mutation.md").write_text(page(verdicts, date, machine), encoding="utf-8")
 
@@ -381,7 +381,7 @@ def main(argv: Sequence[str]) -> int:
         print("interrupted; no result was written")
         return 130
     if not given.only:
-        write(root / "docs", verdicts, datetime.date.today().isoformat(), machine_kind(verdicts))
+        write(root / ".cache" / "results", verdicts, datetime.date.today().isoformat(), machine_kind(verdicts))
     survivors = [verdict for verdict in verdicts if verdict.outcome == SURVIVED]
     for verdict in survivors:
         print(f"survived: {verdict.name} ({verdict.file}, line {verdict.line})")

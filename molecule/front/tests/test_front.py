@@ -25,7 +25,7 @@ def test_front_holds_the_port_and_the_app_a_socket_that_others_cannot_open(root,
     assert show("currents-front.socket", "ActiveState") == show("currents-front.service", "ActiveState") == "active"
     assert "5555" not in show("currents.socket", "Listen")
     assert root.file("/run/sitekeeper/currents.http").mode == 0o660
-    assert root.run("systemd-analyze security --no-pager --threshold=20 currents-front.service").rc == 0
+    assert root.run("systemd-analyze security --no-pager --threshold=9 currents-front.service").rc == 0
 
 
 def test_killed_workers_cost_no_get(root, site, visitors, workers, serving, poll):

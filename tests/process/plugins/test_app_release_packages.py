@@ -7,8 +7,11 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 import zipfile
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -189,6 +192,23 @@ def test_what_uv_has_cached_is_no_substitute_for_the_wheelhouse(host, wheels):
     assert host.deploy()["changed"]
     (wheels / "one-1.0-py3-none-any.whl").unlink()
     assert "one was not found" in host.deploy()["msg"]
+
+
+def test_a_requirement_with_an_address_of_its_own_is_not_fetched_beside_a_wheelhouse(host, wheels):
+    asked = []
+
+    class Index(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            asked.append(self.path)
+
+    with HTTPServer(("127.0.0.1", 0), partial(Index, directory=wheels)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/one-1.0-py3-none-any.whl"
+        host.write("requirements.txt", f"one @ {address}\n")
+        done = host.deploy()
+        server.shutdown()
+    assert (done.get("failed"), asked) == (True, [])
+    assert "put what is missing there" in done["msg"]
 
 
 def test_other_wheels_make_another_release_and_the_same_ones_none(host, wheels):

@@ -168,6 +168,30 @@ def test_a_journal_is_not_rolled_back_into_what_was_restored(settings):
     assert rows(path) == 3000
 
 
+def killed_with_rows_in_its_log(path, count):
+    """Let a process insert rows and die: they stand in the write-ahead log alone, where a reader would find them."""
+    words = (
+        "import os, sqlite3, sys; live = sqlite3.connect(sys.argv[1]); "
+        "live.executemany('INSERT INTO votes VALUES (?)', [(0,)] * int(sys.argv[2])); live.commit(); "
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", words, str(path), str(count)], check=False)
+    left = [path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm")]
+    assert all(one.stat().st_size for one in left)
+    return left
+
+
+def test_a_log_that_stays_behind_brings_no_row_into_what_was_restored(settings):
+    path = fill(settings.data_dir / "app.db", 1)
+    change(path, "PRAGMA journal_mode=WAL")
+    name = database.save(settings, "x", "")
+    left = killed_with_rows_in_its_log(path, 4)
+    database.restore(settings, name)
+    there = [one.name for one in left if one.exists()]
+    assert rows(path) == 1
+    assert there == []
+
+
 def test_a_database_without_a_journal_is_opened_for_reading_alone(settings):
     path = fill(settings.data_dir / "app.db", 1)
     before = path.stat()

@@ -97,7 +97,7 @@ def test_systemd_would_find_a_value_that_it_cannot_read(tmp_path, verify, settin
 
 def test_haproxy_is_locked_in_as_tightly_as_promised(tmp_path, analyze):
     root = unit_root(tmp_path, rendered(), PROGRAMS)
-    result = analyze(root, "security", "--offline=true", "--threshold=20", SERVICE)
+    result = analyze(root, "security", "--offline=true", "--threshold=9", SERVICE)
     assert result.returncode == 0, result.stdout
 
 

@@ -103,7 +103,7 @@ def run(top, *words):
 
 
 def verdicts(top):
-    return json.loads((top / "docs/mutation.json").read_text())
+    return json.loads((top / ".cache/results/mutation.json").read_text())
 
 
 # One run, on real tests
@@ -127,7 +127,7 @@ def test_a_broken_line_that_nobody_sees_has_survived_and_fails_the_run(repositor
     assert "survived: There is no limit (app.py, line 3)" in said
     assert "1 of 2 noticed, 1 survived" in said
     assert [one["outcome"] for one in verdicts(top)["verdicts"]] == ["noticed", "survived"]
-    assert "| There is no limit | `app.py`, line 3 | **nobody** |" in (top / "docs/mutation.md").read_text()
+    assert "| There is no limit | `app.py`, line 3 | **nobody** |" in (top / ".cache/results/mutation.md").read_text()
 
 
 def test_what_its_own_tests_do_not_see_the_whole_suite_may(repository):
@@ -159,7 +159,7 @@ def test_tests_that_are_red_without_any_mutation_prove_nothing(repository):
     assert code == 2
     assert "red without any mutation" in said
     assert "tests/test_app.py::test_app" in said
-    assert not (top / "docs").exists(), "there is no result"
+    assert not (top / ".cache").exists(), "there is no result"
 
 
 MOODY = """
@@ -226,7 +226,7 @@ def test_an_entry_that_is_out_of_date_stops_everything_before_any_test_runs(repo
     assert code == 2
     assert "There is no limit: its text stands in app.py 0 times, not once: the list is out of date" in said
     assert "control" not in said
-    assert not (top / "docs").exists()
+    assert not (top / ".cache").exists()
 
 
 def test_a_part_of_the_list_can_be_tried_and_is_no_result(repository):
@@ -234,7 +234,7 @@ def test_a_part_of_the_list_can_be_tried_and_is_no_result(repository):
     code, said = run(top, "--only", "STARTED again")
     assert code == 0
     assert "1 of 1 noticed" in said
-    assert not (top / "docs").exists()
+    assert not (top / ".cache").exists()
 
 
 def test_a_scenario_is_run_when_asked_for_and_for_what_nobody_else_noticed(repository):
@@ -268,7 +268,7 @@ def test_an_interrupt_ends_the_tests_and_leaves_no_result(repository):
     process.send_signal(2)
     assert process.wait(PATIENCE_SECONDS) == 130
     assert "interrupted; no result was written" in (top / "said").read_text()
-    assert not (top / "docs").exists()
+    assert not (top / ".cache").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int((top / "pid").read_text()), 0)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import time
 import types
@@ -15,6 +17,7 @@ from sitekeeper.accesslog import JsonLogger
 from sitekeeper.board import Cell, Leaving, now_ms
 from sitekeeper.master import LOOP_DEATHS, LOOP_SECONDS, Master
 from sitekeeper.settings import Settings, load, release_id
+from tests.polling import PATIENCE_SECONDS
 from tests.unit.keeper.site import settings, wait_for
 
 
@@ -116,10 +119,26 @@ def test_the_time_to_load_the_app_begins_after_the_pause(master):
         ended(pid)
 
 
-def test_a_worker_whose_master_is_gone_does_not_wait(master):
-    master.boot_failures, master.last_boot_failure = 9, now_ms()
-    one = forked(master, ppid=1)
-    assert ended(in_child(lambda: master.post_fork(None, one))) == 0
+def test_a_worker_whose_master_is_gone_does_not_wait(master, monkeypatch):
+    monkeypatch.setattr(module.verdict, "boot_pause", lambda failures: 2 * PATIENCE_SECONDS)
+    reader, writer = os.pipe()
+
+    def short_lived_master():
+        one = forked(master, ppid=os.getpid())
+        born = one.row[Cell.BORN]
+        in_child(lambda: master.post_fork(None, one))
+        wait_for(lambda: one.row[Cell.BORN] > born, "for a worker in its pause")
+
+    assert ended(in_child(short_lived_master)) == 0
+    os.close(writer)
+    (row,) = master.board.rows()
+    try:
+        # The worker alone still has the other end.
+        assert select.select([reader], [], [], PATIENCE_SECONDS)[0], "the worker waits for a master that is gone"
+    finally:
+        os.close(reader)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(row[Cell.PID], signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

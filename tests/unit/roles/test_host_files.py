@@ -84,6 +84,12 @@ def test_systemd_would_find_a_swap_unit_with_a_wrong_name(tmp_path, verify):
     assert "swap-file" in verify(unit_root(tmp_path, units, ("/bin/sh",)), "swap-file.swap")
 
 
+def test_the_swap_is_used_only_after_its_file_is_made():
+    # The default "simple" counts as started while the command still runs, and the swap unit behind it would go ahead.
+    make = parse_unit(render("host", "make-swap.service.j2", wired=True))
+    assert make["Service.Type"] == ["oneshot"]
+
+
 def test_a_power_cut_leaves_no_half_made_swap_file():
     (command,) = parse_unit(render("host", "make-swap.service.j2", wired=True))["Service.ExecStart"]
     steps = command.removeprefix("/bin/sh -c '").removesuffix("'").split(" && ")

@@ -61,7 +61,7 @@ def test_a_host_that_cannot_hold_a_memory_limit_is_refused_unless_told_otherwise
 
 
 def test_service_is_as_tight_as_promised(root):
-    assert root.run("systemd-analyze security --no-pager --threshold=20 currents.service").rc == 0
+    assert root.run("systemd-analyze security --no-pager --threshold=13 currents.service").rc == 0
 
 
 def test_app_cannot_leave_its_sandbox(root, show):
