@@ -139,6 +139,12 @@ def test_the_power_of_a_container_is_not_cut(lab, one: Place):
 
 
 @of_kind(CONTAINER)
+def test_a_login_starts_no_user_manager_whose_end_a_reboot_would_wait_for(lab, one: Place):
+    shown = lab("ssh", one["name"], "systemctl show user@1000.service --property=LoadState,ActiveState --value")
+    assert shown.split() == ["masked", "inactive"]
+
+
+@of_kind(CONTAINER)
 def test_a_container_touches_nothing_of_this_computers_network_and_leaves_nothing(lab, kind: str):
     before, names = computer(), set(Path("/run/netns").iterdir())
     place = json.loads(lab.up("guest", kind))
