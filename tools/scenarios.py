@@ -29,10 +29,10 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "process": ("make", "--no-print-directory", "process"),
     "lab": (sys.executable, "-m", "pytest", "tests/lab"),
 }
-#: Cores that a part keeps busy; a scenario on an emulated machine one, any other half of one, for it mostly waits.
+#: Cores that a part keeps busy which is no scenario.
 CORES = {"lint": 1.0, "unit": 2.0, "process": 2.0, "lab": 1.0}
 #: What wants all cores first, then the longest, so that none is left over at the end; then those that are not named.
-ORDER = ("unit", "process", "pressure", "restart", "default", "memory", "rolling", "lab", "tunnel", "adopt", "lint")
+ORDER = ("unit", "process", "pressure", "memory", "restart", "default", "lab", "rolling", "tunnel", "release", "adopt")
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,11 @@ class Part:
         return f"make {self.name}" if self.command[0] == "make" else f"make test ONLY={self.name}"
 
 
-def is_emulated(name: str, computer: Computer) -> bool:
-    """Tell whether a scenario gets an emulated machine on this computer."""
-    needs: set[str] = set()
-    for host in yaml.safe_load((ROOT / "molecule" / name / "inventory/hosts.yml").read_text())["all"]["hosts"].values():
-        needs.update(host.get("lab_needs", ()))
-    return choose(needs, computer) == VM and not computer.kvm
+def cores_of(name: str, computer: Computer) -> float:
+    """Return how many cores a scenario keeps busy: those of its emulated machines; half a one without, for it waits."""
+    hosts = yaml.safe_load((ROOT / "molecule" / name / "inventory/hosts.yml").read_text())["all"]["hosts"].values()
+    emulated = [host for host in hosts if choose(host.get("lab_needs", ()), computer) == VM and not computer.kvm]
+    return float(sum(host.get("lab_cores", 1) for host in emulated)) or 0.5
 
 
 def parts(names: Sequence[str], computer: Computer) -> list[Part]:
@@ -64,7 +63,7 @@ def parts(names: Sequence[str], computer: Computer) -> list[Part]:
     return [
         Part(name, PARTS[name], CORES[name])
         if name in PARTS
-        else Part(name, (molecule, "test", "--scenario-name", name), 1.0 if is_emulated(name, computer) else 0.5)
+        else Part(name, (molecule, "test", "--scenario-name", name), cores_of(name, computer))
         for name in ordered
     ]
 

@@ -79,11 +79,11 @@ def test_each_name_of_the_order_is_there():
     ]
 
 
-def test_an_emulated_machine_takes_a_core_and_any_other_half_of_one():
+def test_an_emulated_machine_takes_its_cores_and_any_other_scenario_half_of_one():
     def cores(computer: Computer) -> dict[str, float]:
-        return {part.name: part.cores for part in parts(["memory", "front", "unit"], computer)}
+        return {part.name: part.cores for part in parts(["memory", "pressure", "front", "unit"], computer)}
 
-    assert cores(PLAIN) == {"unit": 2, "memory": 1, "front": 0.5}
+    assert cores(PLAIN) == {"unit": 2, "pressure": 2, "memory": 1, "front": 0.5}
     assert cores(Computer(kvm=False, memory_controller=True))["memory"] == 0.5
     assert cores(Computer(kvm=True, memory_controller=True))["memory"] == 0.5
     assert cores(Computer(kvm=False, memory_controller=True, no_container="no root"))["front"] == 1
