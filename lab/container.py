@@ -23,10 +23,21 @@ from lab.image import Image
 from lab.paths import Home
 
 _STOP_TIMEOUT_SECONDS = 30.0
+#: Where control groups of version 2 are, alone or beside version 1, and those of systemd's own of version 1.
+_HIERARCHIES = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd")
 #: systemd-nspawn's exit status when the container asks for a reboot and whoever started it is to do that.
 _REBOOT_STATUS = 133
-#: Stands for the machine as long as it runs, over reboots.
-_SUPERVISOR = f'shift; while "$@"; test $? -eq {_REBOOT_STATUS}; do :; done'
+#: Stands for the machine as long as it runs, over reboots. Where no systemd gives it a control group of its own it
+#: makes one: with a shared one, a unit that is killed in one container is killed in all of them.
+_SUPERVISOR = f"""\
+group=$2; shift 2
+for root in {" ".join(_HIERARCHIES)}; do
+    if ! [ -d /run/systemd/system ] && [ -e "$root/cgroup.procs" ]; then
+        mkdir -p "$root/$group" && echo $$ >"$root/$group/cgroup.procs"
+    fi
+done
+while "$@"; test $? -eq {_REBOOT_STATUS}; do :; done
+"""
 _OUTSIDE, _LAN = "outside", "lan"
 #: Where ip-netns(8) keeps the names.
 _NAMESPACES = Path("/run/netns")
@@ -80,6 +91,7 @@ class Container:
         # Whatever an interrupted start left.
         self.kill()
         self.discard_network()
+        self.discard_groups()
         run_as_root("ip", "netns", "add", self.namespace)
         found = self._connect(ports)
         if record.definition.network and record.lan_address:
@@ -115,8 +127,9 @@ class Container:
             time.sleep(0.02)
 
     def discard(self) -> None:
-        """Remove its network and its tree."""
+        """Remove its network, its control groups and its tree."""
         self.discard_network()
+        self.discard_groups()
         if self.tree.exists():
             run_as_root("rm", "--recursive", "--force", "--one-file-system", str(self.tree))
 
@@ -128,6 +141,13 @@ class Container:
                 self._leave(bridge.name)
         if self.netns.exists():
             run_as_root("ip", "netns", "delete", self.namespace)
+
+    def discard_groups(self) -> None:
+        """Remove its control groups, which are empty."""
+        for root in _HIERARCHIES:
+            group = Path(root, self.namespace)
+            if group.is_dir():
+                run_as_root("find", str(group), "-depth", "-type", "d", "-delete")
 
     @property
     def netns(self) -> Path:
@@ -184,7 +204,16 @@ class Container:
         # A control group of its own, with the controllers handed on: in a login's no limit could be set.
         scope = ["systemd-run", "--quiet", "--scope", "--collect", "--property=Delegate=yes", "--"]
         systemd = Path("/run/systemd/system").is_dir()
-        return ["sh", "-c", _SUPERVISOR, "lab-container", str(self.tree), *(scope if systemd else []), *nspawn]
+        return [
+            "sh",
+            "-c",
+            _SUPERVISOR,
+            "lab-container",
+            str(self.tree),
+            self.namespace,
+            *(scope if systemd else []),
+            *nspawn,
+        ]
 
     def _connect(self, ports: Mapping[int, int]) -> dict[int, int]:
         """Start slirp4netns, which carries its connections to outside and the forwarded ports to it; return the ports.

@@ -50,12 +50,6 @@ _VM_STATIC = {
 manual_add_modules virtio_pci virtio_blk ext4
 """,
 }
-#: What only a container has.
-_CONTAINER_STATIC = {
-    # Masked by being empty: on a busy computer the end of a user's manager goes unnoticed for up to two minutes (seen
-    # with systemd 252 and 257), and the next login or the reboot waits for it.
-    "etc/systemd/system/user@.service": "",
-}
 
 
 def image_files(
@@ -70,7 +64,7 @@ def image_files(
         sources: Python that the guest will import from zip files, by name: compiled while the image is built.
         kind: of machine.
     """
-    files = {**_STATIC, **(_VM_STATIC if kind == "vm" else _CONTAINER_STATIC)}
+    files = {**_STATIC, **(_VM_STATIC if kind == "vm" else {})}
     files[f"{_PYTHON}/lab_zipcache.py"] = Path(__file__).with_name("zipcache.py").read_text()
     # Python imports it whenever it starts, the distribution's own: a virtual environment's does not.
     files[f"{_PYTHON}/lab_zipcache.pth"] = "import lab_zipcache\n"

@@ -72,9 +72,11 @@ def this_computer() -> Computer:
     return Computer(host_accelerator().name == KVM.name, memory_controller(), no_container())
 
 
-def memory_controller(controllers: Path = Path("/sys/fs/cgroup/cgroup.controllers")) -> bool:
-    """Tell whether this computer's control groups are version 2 and have the memory controller."""
-    return controllers.is_file() and "memory" in controllers.read_text().split()
+def memory_controller(root: Path = Path("/")) -> bool:
+    """Tell whether a systemd of this computer can hand a memory controller on: of control groups version 2."""
+    controllers = root / "sys/fs/cgroup/cgroup.controllers"
+    handed_on = (root / "run/systemd/system").is_dir()
+    return handed_on and controllers.is_file() and "memory" in controllers.read_text().split()
 
 
 def no_container() -> str:

@@ -138,10 +138,12 @@ def test_the_power_of_a_container_is_not_cut(lab, one: Place):
     assert lab("ssh", one["name"], BOOT_ID) == before
 
 
-@of_kind(CONTAINER)
-def test_a_login_starts_no_user_manager_whose_end_a_reboot_would_wait_for(lab, one: Place):
-    shown = lab("ssh", one["name"], "systemctl show user@1000.service --property=LoadState,ActiveState --value")
-    assert shown.split() == ["masked", "inactive"]
+def test_a_unit_that_is_killed_lives_on_under_its_name_in_the_other_machine(lab, one: Place, two: Place):
+    for place in (one, two):
+        lab("ssh", place["name"], "sudo systemd-run --quiet --unit=same sleep 1000")
+    lab("ssh", one["name"], "sudo systemctl kill --signal=KILL same.service")
+    lab("ssh", one["name"], "systemctl is-active --quiet same.service", expect=3)
+    lab("ssh", two["name"], "systemctl is-active --quiet same.service && sudo systemctl stop same.service")
 
 
 @of_kind(CONTAINER)

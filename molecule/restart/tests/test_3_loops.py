@@ -33,6 +33,7 @@ while (dead := (told := ask())["worker_exits"]["crash"] - before) < 5 and time.m
 
 def test_app_that_cannot_start_is_tried_with_growing_pauses_and_heals_by_itself(root, show, site, poll):
     program = root.check_output("readlink -f /srv/currents/current/venv/bin/gunicorn")
+    begin = root.check_output("date +%s")
     waited: list[int] = []
     visitor = threading.Thread(target=lambda: waited.append(site.get("/health", seconds=240).status))
     root.check_output("mv %s %s.away", program, program)
@@ -41,7 +42,7 @@ def test_app_that_cannot_start_is_tried_with_growing_pauses_and_heals_by_itself(
         visitor.start()
 
         def pauses() -> list[int]:
-            lines = root.run("journalctl -q --no-pager -u currents.service --since=-120s -o cat").stdout
+            lines = root.run("journalctl -q --no-pager -u currents.service --since=@%s -o cat", begin).stdout
             return [int(seconds) for seconds in re.findall(r"waiting (\d+) s", lines)]
 
         poll(lambda: len(pauses()) >= 4, 90, "four pauses")

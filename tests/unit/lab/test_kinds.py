@@ -67,9 +67,13 @@ def test_a_container_without_root_is_refused_and_is_not_taken_instead_of_a_vm(ca
 
 
 def test_the_memory_controller_is_looked_for_where_version_2_has_it(tmp_path):
-    controllers = tmp_path / "cgroup.controllers"
-    assert not kinds.memory_controller(controllers)
+    controllers = tmp_path / "sys/fs/cgroup/cgroup.controllers"
+    controllers.parent.mkdir(parents=True)
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    assert not kinds.memory_controller(tmp_path)
     controllers.write_text("cpuset cpu io pids\n")
-    assert not kinds.memory_controller(controllers)
+    assert not kinds.memory_controller(tmp_path)
     controllers.write_text("cpuset cpu io memory pids\n")
-    assert kinds.memory_controller(controllers)
+    assert kinds.memory_controller(tmp_path)
+    (tmp_path / "run/systemd/system").rmdir()
+    assert not kinds.memory_controller(tmp_path), "nobody hands it on"
