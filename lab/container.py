@@ -143,11 +143,16 @@ class Container:
             run_as_root("ip", "netns", "delete", self.namespace)
 
     def discard_groups(self) -> None:
-        """Remove its control groups, which are empty."""
-        for root in _HIERARCHIES:
-            group = Path(root, self.namespace)
-            if group.is_dir():
-                run_as_root("find", str(group), "-depth", "-type", "d", "-delete")
+        """Remove its control groups; on a busy computer the kernel holds them for a moment after the last process."""
+        deadline = time.monotonic() + _STOP_TIMEOUT_SECONDS
+        for group in (Path(root, self.namespace) for root in _HIERARCHIES):
+            while group.is_dir():
+                try:
+                    run_as_root("find", str(group), "-depth", "-type", "d", "-delete")
+                except LabError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
 
     @property
     def netns(self) -> Path:
